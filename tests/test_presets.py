@@ -1,0 +1,108 @@
+"""Presets: every suggestion is valid and says where it comes from, and models find theirs by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from vsf_lib import presets
+from vsf_lib.errors import SettingsError
+from vsf_lib.presets import BASELINES, PRESETS, UNKNOWN, Published, baseline, kinds, preset_for
+from vsf_lib.settings import Settings
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, *BASELINES.values(), UNKNOWN], ids=lambda preset: preset.name)
+def test_every_preset_makes_valid_settings_and_names_its_source(preset):
+    settings = preset.settings("wheels")
+    assert settings.negative_prompt == "wheels"
+    assert {name: getattr(settings, name) for name in preset.values} == dict(preset.values)
+    assert preset.source
+    assert preset.note
+    assert preset.steps is None or 1 <= preset.steps[0] <= preset.steps[1]
+
+
+def test_names_are_unique_and_each_kind_has_one_ordinary_preset():
+    names = [preset.name for preset in (*PRESETS, *BASELINES.values(), UNKNOWN)]
+    assert len(set(names)) == len(names)
+    for kind in kinds():
+        assert [preset.strong for preset in PRESETS if preset.kind == kind].count(False) == 1
+
+
+def test_nothing_but_the_built_in_model_is_called_measured():
+    assert not [preset.name for preset in PRESETS if preset.measured and preset.kind != "scenes"]
+    assert {preset.measured for preset in PRESETS if preset.kind == "scenes"} == {presets.SCENES_MEASURED}
+
+
+def test_suggestions_for_the_published_joint_form_are_half_of_it():
+    halves = [preset for preset in PRESETS if preset.kind.startswith(("sd3.5", "flux"))]
+    for preset in halves:
+        low, high = (
+            preset.published.alpha
+            if isinstance(preset.published.alpha, tuple)
+            else (preset.published.alpha,) * 2
+        )
+        assert preset.alpha == pytest.approx((high if preset.strong else low) / 2)
+
+
+def test_the_published_values_stand_as_published():
+    published = {preset.name: preset.published for preset in PRESETS if preset.published}
+    assert published["SD3.5 large turbo, quality"] == Published(3.3, 0.2)
+    assert published["SD3.5 large turbo, strong"] == Published(3.8, 0.2)
+    assert published["Flux schnell"] == Published((3.5, 6.0), 0.0, 8.0)
+    assert published["Flux dev and Krea dev"] == Published(3.4, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("scenes", "scenes"),
+        ("C:\\Bilder für mich\\scenes\\", "scenes"),
+        ("stabilityai/stable-diffusion-3.5-large-turbo", "sd3.5-large-turbo"),
+        ("sd3.5_large_turbo.safetensors", "sd3.5-large-turbo"),
+        ("/home/me/scenes/sd3.5-large-turbo", "sd3.5-large-turbo"),
+        ("/hub/stable-diffusion-3.5-large-turbo/snapshots/0f1e", "sd3.5-large-turbo"),
+        ("black-forest-labs/FLUX.1-schnell", "flux-schnell"),
+        ("flux1-dev-bnb-nf4-v2", "flux-dev"),
+        ("black-forest-labs/FLUX.1-Krea-dev", "flux-dev"),
+        ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan2.1-causvid"),
+        ("black-forest-labs/FLUX.2-dev", "unknown"),
+        ("stabilityai/stable-diffusion-3.5-medium", "unknown"),
+        ("sd_xl_base_1.0", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_model_finds_its_preset_by_name(model, kind):
+    assert preset_for(model).kind == kind
+    assert not preset_for(model).strong
+    assert preset_for(model, strong=True).kind == kind
+
+
+def test_strong_means_strong_and_falls_back_to_the_ordinary_one():
+    for kind in kinds():
+        strong, ordinary = preset_for(kind, strong=True), preset_for(kind)
+        if strong.strong:
+            assert (strong.alpha, strong.beta) > (ordinary.alpha, ordinary.beta)
+        else:
+            assert strong is ordinary
+    assert preset_for("scenes", strong=True).strong
+    assert preset_for("flux-dev", strong=True) is preset_for("flux-dev")
+
+
+def test_an_unknown_model_gets_the_defaults():
+    assert UNKNOWN.settings() == Settings()
+
+
+def test_baselines_are_the_papers():
+    assert baseline("nag").settings("x") == Settings(method="nag", negative_prompt="x")
+    strong = baseline("nag-strong").settings()
+    assert (strong.nag_phi, strong.nag_alpha, strong.nag_tau) == (11, 0.5, 5)
+    assert 0.15 <= baseline("nasa").settings().nasa_alpha <= 0.5
+    with pytest.raises(SettingsError, match=r"'nagg'.*nag-strong"):
+        baseline("nagg")
+
+
+def test_given_values_win_and_presets_cannot_be_edited_by_accident():
+    assert preset_for("scenes").settings("hat", alpha=3).alpha == 3
+    with pytest.raises(SettingsError, match="nan"):
+        preset_for("scenes").settings("hat", alpha=float("nan"))
+    with pytest.raises(TypeError):
+        preset_for("scenes").values["alpha"] = 9

@@ -1,0 +1,109 @@
+"""Value sign flip for cross-attention (Wan: video tokens look at text tokens).
+
+Owns the exact form and its one-call fallback. Must not know models; where the negative's keys and values come
+from is the caller's business.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from .kernels import attend, check_kernel_name, plan, side_kernel
+from .layout import (
+    Strength,
+    check_qkv,
+    flip,
+    read_alpha,
+    read_beta,
+    read_mask,
+    row_bias,
+    split_alpha,
+    split_beta,
+    wide,
+)
+from .merge import guide
+
+
+def cross_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    negative: tuple[Tensor, Tensor],
+    alpha: Strength,
+    beta: Strength,
+    negative_mask: Tensor | None = None,
+    kernel: str = "auto",
+    return_share: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention of q `[B, H, n_i, D]` over k, v `[B, H, n_p, D]`, moved away from the negative prompt.
+
+        O_b, L_b = attention(Q, K, V)       the unguided model's own call
+        O_n, L_n = attention(Q, K_N, V_N)
+        w        = sigmoid(L_n - beta - L_b)
+        O        = (1 - w) O_b - alpha w O_n
+
+    negative: (K_N, V_N), `[B or 1, H, n_n, D]`; n_n may be 0. alpha, beta, negative_mask, kernel and
+    return_share as in `joint_attention`. Where there is no log-sum-exp, "three-call" and "masked" both mean
+    one call over [P, N] with flipped
+    values and one row of bias: text is short, so joining the keys is cheap. Nobody but the queries looks at
+    N.
+
+    Returns `[B, H, n_i, D]`, with `return_share` also w `[B, H, n_i]`.
+    """
+    check_kernel_name(kernel)
+    check_qkv(q, k, v)
+    k_n, v_n = negative
+    batch, heads, n_i, width = q.shape
+    for name, x in (("K_N", k_n), ("V_N", v_n)):
+        if x.ndim != 4 or x.shape[0] not in (1, batch) or x.shape[1] != heads or x.shape[3] != width:
+            raise ValueError(f"{name} must be [{batch} or 1, {heads}, n_n, {width}], got {list(x.shape)}")
+        if x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(f"{name} is {x.dtype} on {x.device}, the queries are {q.dtype} on {q.device}")
+    if k_n.shape[2] != v_n.shape[2]:
+        raise ValueError(f"K_N has {k_n.shape[2]} tokens and V_N {v_n.shape[2]}")
+    k_n, v_n = k_n.expand(batch, -1, -1, -1), v_n.expand(batch, -1, -1, -1)
+    n_n = k_n.shape[2]
+    mask = read_mask(negative_mask, q, n_n)
+    alpha, beta = read_alpha(alpha, q, n_n), read_beta(beta, q, n_n, mask)
+    if n_n == 0:
+        out, w = sdpa(q, k, v), q.new_zeros(batch, heads, n_i, dtype=wide(q.dtype))
+        return (out, w) if return_share else out
+
+    chosen = plan(q, k, v, kernel)
+    if chosen.kernel is None:
+        return _one_call(q, k, v, k_n, v_n, alpha, beta, return_share)
+    row_alpha, v_n = split_alpha(alpha, v_n)
+    row_beta, bias = split_beta(beta, q.dtype)
+    base, base_lse = attend(chosen.kernel, q, k, v)
+    neg, neg_lse = attend(side_kernel(chosen.kernel, biased=bias is not None), q, k_n, v_n, bias)
+    guided, w = guide(base, base_lse, neg, neg_lse, row_alpha, row_beta)
+    return (guided.to(q.dtype), w) if return_share else guided.to(q.dtype)
+
+
+def _one_call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_n: Tensor,
+    v_n: Tensor,
+    alpha: Strength,
+    beta: Strength,
+    return_share: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    keys = torch.cat([k, k_n], dim=2)
+    bias = row_bias(beta, q.dtype)
+    n_p, n_n = k.shape[2], k_n.shape[2]
+    row: Tensor | None = None
+    if isinstance(bias, Tensor):
+        row = pad(bias.expand(-1, -1, -1, n_n), (n_p, 0))
+    elif bias != 0:
+        row = pad(q.new_full((1, 1, 1, n_n), bias), (n_p, 0))
+    out = sdpa(q, keys, torch.cat([v, flip(alpha, v_n)], dim=2), attn_mask=row)
+    if not return_share:
+        return out
+    is_n = pad(q.new_ones(1, 1, n_n, q.shape[3]), (0, 0, n_p, 0)).expand_as(keys)
+    return out, sdpa(q, keys, is_n, attn_mask=row)[..., 0].to(wide(q.dtype))

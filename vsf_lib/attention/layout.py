@@ -1,0 +1,245 @@
+"""Reads the arguments of the attention functions: where the regions lie, how strong the negative is, and for
+whom.
+
+Owns validation (ValueErrors that name the value) and the pieces every form needs. Values inside tensors are
+never looked
+at: that would wait for the device at every layer. Must not know kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .kernels import HIDDEN
+
+Strength = float | Tensor
+
+
+class Regions(NamedTuple):
+    """The three kinds of tokens of a joint sequence, as slices with plain bounds; P and N may be empty."""
+
+    image: slice
+    positive: slice
+    negative: slice
+
+    @property
+    def n_i(self) -> int:
+        return self.image.stop - self.image.start
+
+    @property
+    def n_n(self) -> int:
+        return self.negative.stop - self.negative.start
+
+
+def read_regions(length: int, image: slice, positive: slice, negative: slice) -> Regions:
+    """Check that the three slices tile `length` tokens, in any order, and that there are image tokens."""
+    regions = Regions(
+        _bounds("image", image, length),
+        _bounds("positive", positive, length),
+        _bounds("negative", negative, length),
+    )
+    end = 0
+    for part in sorted((r for r in regions if r.stop > r.start), key=_start):
+        if part.start != end:
+            kind = "overlap" if part.start < end else "leave a gap"
+            raise ValueError(f"regions {kind} at token {part.start}: {_describe(regions)}")
+        end = part.stop
+    if end != length:
+        raise ValueError(f"regions cover {end} of {length} tokens: {_describe(regions)}")
+    if regions.n_i == 0:
+        raise ValueError(f"there are no image tokens: {_describe(regions)}")
+    return regions
+
+
+def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """q `[B, H, Lq, D]`, k and v `[B, H, Lk, D]`, of one dtype and device, with at least one token each."""
+    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
+        raise ValueError(
+            f"q, k and v must be [B, H, L, D], got {list(q.shape)}, {list(k.shape)} and {list(v.shape)}"
+        )
+    if k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            f"q, k and v do not fit together: {list(q.shape)}, {list(k.shape)} and {list(v.shape)}"
+        )
+    if q.dtype != k.dtype or q.dtype != v.dtype or not q.dtype.is_floating_point:
+        raise ValueError(f"q, k and v must share one floating dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
+    if q.device != k.device or q.device != v.device:
+        raise ValueError(f"q, k and v are on different devices: {q.device}, {k.device} and {v.device}")
+    if q.shape[2] == 0 or k.shape[2] == 0:
+        raise ValueError("q, k and v must have at least one token")
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of everything between two roundings."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def read_scalar(name: str, value: Strength, q: Tensor) -> Strength:
+    """A float, or a tensor `[B]` as `[B, 1, 1, 1]`, wide."""
+    if not isinstance(value, Tensor):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, not {value}")
+        return float(value)
+    if value.shape not in ((), q.shape[:1]):
+        raise ValueError(f"{name} must be a number or [B] = [{q.shape[0]}], got {list(value.shape)}")
+    return value.to(q.device, wide(q.dtype)).reshape(-1, 1, 1, 1)
+
+
+def read_alpha(alpha: Strength, q: Tensor, n_n: int) -> Strength:
+    """A float, or a wide tensor `[B, 1]` or `[B, n_n]`."""
+    if not isinstance(alpha, Tensor):
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha must be finite, not {alpha}")
+        return float(alpha)
+    return _per_token("alpha", alpha, q, n_n)
+
+
+def read_beta(beta: Strength, q: Tensor, n_n: int, mask: Tensor | None) -> Strength:
+    """A float, or a wide tensor `[B, 1]` or `[B, n_n]` in which padding has beta = inf. Finite or +inf."""
+    if isinstance(beta, Tensor):
+        value: Strength = _per_token("beta", beta, q, n_n)
+    elif math.isnan(beta) or beta == -math.inf:
+        raise ValueError(f"beta must be a number or +inf (off), not {beta}")
+    else:
+        value = float(beta)
+    if mask is None:
+        return value
+    if not isinstance(value, Tensor):
+        value = torch.full((1, 1), value, device=q.device, dtype=wide(q.dtype))
+    return torch.where(mask, value, math.inf)
+
+
+def read_mask(mask: Tensor | None, q: Tensor, n_n: int) -> Tensor | None:
+    """None, or bool `[B, n_n]` on q's device: True is a real token, False is padding."""
+    if mask is None:
+        return None
+    if mask.shape != (q.shape[0], n_n):
+        raise ValueError(f"negative_mask must be [B, n_n] = [{q.shape[0]}, {n_n}], got {list(mask.shape)}")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"negative_mask must be bool (True = real token), not {mask.dtype}")
+    return mask.to(q.device)
+
+
+def split_alpha(alpha: Strength, v: Tensor) -> tuple[Strength, Tensor]:
+    """alpha_j v_j as one factor per row `[B, 1, 1, 1]` (or float) times values no larger than half of the
+    largest v.
+
+    Tokens of different strength leave only that way: their attention is summed inside the kernel. The half
+    keeps a float16 average of values near 65,504 from rounding to infinity; a power of two costs no
+    precision.
+    """
+    if not isinstance(alpha, Tensor):
+        return (2 * alpha, v * 0.5) if v.dtype == torch.float16 else (alpha, v)
+    if alpha.shape[1] == 1:
+        row = alpha[:, :, None, None]
+        return (2 * row, v * 0.5) if v.dtype == torch.float16 else (row, v)
+    largest = alpha.abs().amax(1, keepdim=True)
+    largest = torch.where(largest > 0, 2 * largest, 1.0)
+    factor = (alpha / largest)[:, None, :, None]
+    return largest[:, :, None, None], (v * factor).to(v.dtype)
+
+
+def split_beta(beta: Strength, dtype: torch.dtype) -> tuple[Strength, Tensor | None]:
+    """beta_j as one number per row `[B, 1, 1]` (or float), and what remains as a bias `[B, 1, 1, n_n]` (or
+    None).
+
+    The row's number is its smallest beta and is subtracted from the log-sum-exp in float32; it is inf for a
+    row that is off. Only the remainder, 0 for most, has to go through the kernel's 16 bits.
+    """
+    if not isinstance(beta, Tensor):
+        return beta, None
+    if beta.shape[1] == 1:
+        return beta[:, :, None], None
+    smallest = beta.amin(1, keepdim=True)
+    rest = torch.where(torch.isinf(smallest), 0.0, beta - smallest)
+    return smallest[:, :, None], hide(-rest, dtype)
+
+
+def flip(alpha: Strength, v: Tensor) -> Tensor:
+    """The values of N1, `[B, H, n_n, D]`: -alpha v, rounded once."""
+    if isinstance(alpha, Tensor):
+        return (v * -alpha[:, None, :, None]).to(v.dtype)
+    return v * -alpha
+
+
+def row_bias(beta: Strength, dtype: torch.dtype) -> Tensor | float:
+    """-beta as an additive bias `[B, 1, 1, n_n or 1]`, or as a float."""
+    return hide(-beta, dtype) if isinstance(beta, Tensor) else max(-beta, lowest(dtype))
+
+
+def mask_bias(mask: Tensor | None, q: Tensor) -> Tensor | None:
+    """The bias `[B, 1, 1, n_n]` that hides padding from everybody, in q's dtype."""
+    if mask is None:
+        return None
+    return torch.where(mask, 0.0, lowest(q.dtype)).to(q.dtype)[:, None, None, :]
+
+
+def hide(bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """`[B, n]` as a kernel's bias `[B, 1, 1, n]`, minus infinity made finite (see HIDDEN)."""
+    return bias.clamp(min=lowest(dtype)).to(dtype)[:, None, None, :]
+
+
+def lowest(dtype: torch.dtype) -> float:
+    return max(HIDDEN, torch.finfo(dtype).min)
+
+
+def new_output(q: Tensor) -> Tensor:
+    """An uninitialised `[B, H, L, D]` whose memory is `[B, L, H, D]`: models flatten the heads next, at no cost then."""
+    b, h, n, d = q.shape
+    return q.new_empty(b, n, h, d).transpose(1, 2)
+
+
+def take(x: Tensor, parts: Sequence[slice]) -> Tensor:
+    """The tokens of `parts` in the order of the sequence: a view where they lie together, otherwise a copy."""
+    parts = sorted((p for p in parts if p.stop > p.start), key=_start)
+    joined = [parts[0]]
+    for part in parts[1:]:
+        if part.start == joined[-1].stop:
+            joined[-1] = slice(joined[-1].start, part.stop)
+        else:
+            joined.append(part)
+    if len(joined) == 1:
+        return x[:, :, joined[0]]
+    return torch.cat([x[:, :, p] for p in joined], dim=2)
+
+
+def within(part: slice, others: Sequence[slice]) -> slice:
+    """Where `part` lies after `take(x, [part, *others])`."""
+    before = sum(o.stop - o.start for o in others if o.start < part.start)
+    return slice(before, before + part.stop - part.start)
+
+
+def _start(part: slice) -> int:
+    start: int = part.start
+    return start
+
+
+def _bounds(name: str, part: slice, length: int) -> slice:
+    if not isinstance(part, slice) or part.step not in (None, 1):
+        raise ValueError(f"{name} must be a slice with step 1, got {part!r}")
+    start = 0 if part.start is None else part.start
+    stop = length if part.stop is None else part.stop
+    start = start + length if start < 0 else start
+    stop = stop + length if stop < 0 else stop
+    if start < 0 or stop > length or stop < start:
+        raise ValueError(f"{name} = {part!r} does not fit a sequence of {length} tokens")
+    return slice(start, stop)
+
+
+def _per_token(name: str, value: Tensor, q: Tensor, n_n: int) -> Tensor:
+    batch = q.shape[0]
+    if value.shape not in ((), (batch,), (batch, n_n)):
+        raise ValueError(
+            f"{name} must be a number, [B] = [{batch}] or [B, n_n] = [{batch}, {n_n}], got {list(value.shape)}"
+        )
+    value = value.to(q.device, wide(q.dtype))
+    return value if value.ndim == 2 else value.reshape(-1, 1)
+
+
+def _describe(regions: Regions) -> str:
+    return ", ".join(f"{n} {p.start}:{p.stop}" for n, p in zip(Regions._fields, regions, strict=True))

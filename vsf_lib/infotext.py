@@ -63,6 +63,11 @@ def decode(value: str) -> str:
     return value
 
 
+def printable(text: str) -> str:
+    """`text` with a space for every sign that does not travel safely, for showing; not loss-free."""
+    return _FRAGILE.sub(" ", text)
+
+
 def is_key(name: str) -> bool:
     """Whether the hosts would recognise `name` as a key."""
     return _KEY.match(name) is not None

@@ -1,0 +1,80 @@
+"""Guidance for diffusers' pipelines: `with guided(pipe, settings):` and the pipeline is called as always.
+
+Owns the public door only. Importing this imports no model code: an adapter is loaded when its pipeline is
+met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vsf_lib.adapters.generation import Report
+from vsf_lib.adapters.registry import find_adapter
+from vsf_lib.adapters.session import Session
+from vsf_lib.attention.kernels import check_kernel_name
+from vsf_lib.errors import PromptError, SettingsError
+from vsf_lib.settings import Settings
+
+__all__ = ["Guidance", "Report", "guided"]
+
+
+@dataclass
+class Guidance:
+    """What a guidance has done so far: one report per finished call of the pipeline."""
+
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def report(self) -> Report | None:
+        """The last finished call's report; None before the first, and always with method "off"."""
+        return self.reports[-1] if self.reports else None
+
+
+@contextmanager
+def guided(
+    pipe: Any,
+    settings: Settings,
+    negative_prompts: str | Sequence[str] | None = None,
+    *,
+    record_share: bool = False,
+    kernel: str = "auto",
+) -> Iterator[Guidance]:
+    """Guides every call of `pipe` inside the `with`; on leaving it, in any way, `pipe` is as before.
+
+    `negative_prompts` is one text for all prompts of a call or one per prompt, and defaults to the settings'
+    own. With method "vsf" they are encoded without padding; with "nag" and "nasa" padded like a prompt, as
+    those methods are defined. `pipe(negative_prompt=..., guidance_scale=...)` keeps its own meaning, and its
+    unconditional rows and calls stay unguided. With method "off" nothing is touched or checked.
+
+    `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report.
+
+    Raises ModelError for a pipeline that cannot be guided, PromptError for an empty negative prompt, and
+    GuidanceError, also out of the pipeline's call, when guidance could not be applied as claimed.
+    """
+    guidance = Guidance()
+    if settings.method == "off":
+        yield guidance
+        return
+    texts = _texts(settings.negative_prompt if negative_prompts is None else negative_prompts)
+    if record_share and settings.method != "vsf":
+        raise SettingsError(f'method "{settings.method}" has no share to record; use method "vsf"')
+    try:
+        check_kernel_name(kernel)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    adapter = find_adapter(pipe)
+    with Session(pipe, adapter, settings, texts, guidance.reports, kernel=kernel, record_share=record_share):
+        yield guidance
+
+
+def _texts(negative_prompts: str | Sequence[str]) -> tuple[str, ...]:
+    texts = (negative_prompts,) if isinstance(negative_prompts, str) else tuple(negative_prompts)
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise PromptError(
+            f"the negative prompt is {negative_prompts!r}: name what should not be in the picture, or choose "
+            'method "off" for a picture without guidance'
+        )
+    return tuple(text.strip() for text in texts)

@@ -1,0 +1,236 @@
+"""Stable Diffusion 3 and 3.5 in diffusers: where their tokens sit and how their attention is reached.
+
+Owns SD3's token order (image, then text, so N goes last), the copy of its attention processor that hands q, k
+and v to a guided call, and its text encoders. The second, image-only attention of dual blocks is not touched,
+and of the last block, whose text output is dropped, only image rows count. Keeps no state and knows no step
+or session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
+from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
+from torch import Tensor, nn
+
+from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.errors import GuidanceError, ModelError
+from vsf_lib.negative import TextEncoder, encode_unpadded, join_clip_and_t5
+
+# T5 has no table of positions; this is the longest text that SD3 was trained with and its pipeline accepts.
+_T5_LIMIT = 512
+_TEXT = "encoder_hidden_states"
+
+
+class Sd3Adapter:
+    """See `registry.Adapter`."""
+
+    def denoiser(self, pipe: Any) -> nn.Module:
+        for part in ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
+            if getattr(pipe, part, None) is None:
+                raise ModelError(
+                    f"this pipeline has no {part}, so the negative prompt cannot be encoded; load it with "
+                    "its CLIP text encoders (only the T5 one, text_encoder_3, may be left out)"
+                )
+        transformer: nn.Module = pipe.transformer
+        if any(_compiled(module) for module in transformer.modules()):
+            raise ModelError(
+                "the transformer is compiled (torch.compile), and its frozen attention cannot be guided; "
+                "load the pipeline without compiling it"
+            )
+        self.layers(transformer)
+        return transformer
+
+    def layers(self, denoiser: nn.Module) -> Mapping[str, Any]:
+        layers: dict[str, Any] = {}
+        for i, block in enumerate(denoiser.transformer_blocks):  # type: ignore[arg-type]
+            name, attn = f"transformer_blocks.{i}.attn", block.attn
+            if type(attn.processor) is not JointAttnProcessor2_0:
+                raise ModelError(
+                    f"{name} uses {type(attn.processor).__name__}, but guidance replaces "
+                    "JointAttnProcessor2_0 only; undo what set it (unload_ip_adapter, "
+                    "unfuse_qkv_projections, disable_pag) or generate unguided"
+                )
+            layers[name] = attn
+        return layers
+
+    def prompts(self, arguments: Mapping[str, Any], conditional: Tensor) -> int:
+        prompt = arguments.get("prompt")
+        if prompt is None:
+            return len(conditional)
+        return 1 if isinstance(prompt, str) else len(prompt)
+
+    def encoded(
+        self, arguments: Mapping[str, Any], result: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        conditional, unconditional = result[0], result[1]
+        if conditional is None:
+            raise GuidanceError("the pipeline encoded no prompt; call it with prompt or prompt_embeds")
+        return conditional, unconditional if arguments.get("do_classifier_free_guidance", True) else None
+
+    def negative(
+        self,
+        pipe: Any,
+        texts: Sequence[str],
+        padded: bool,
+        arguments: Mapping[str, Any],
+        encode_prompt: Callable[..., Any],
+        like: Tensor,
+    ) -> list[Tensor]:
+        lora_scale = arguments.get("lora_scale")
+        if padded:
+            asked = {
+                key: arguments[key]
+                for key in ("device", "clip_skip", "max_sequence_length")
+                if key in arguments
+            }
+            rows = encode_prompt(
+                list(texts), None, None, do_classifier_free_guidance=False, lora_scale=lora_scale, **asked
+            )[0]
+        else:
+            device = arguments.get("device") or pipe._execution_device
+            # The same layer of CLIP as the positive prompt's: both meet in one attention.
+            clip = _clip_encoders(pipe, device, arguments.get("clip_skip") or 0)
+            t5 = _t5_encoder(pipe, device)
+            with torch.no_grad(), _text_lora(pipe, lora_scale):
+                rows = [
+                    join_clip_and_t5(
+                        [encode_unpadded(text, encoder) for encoder in clip],
+                        None if t5 is None else encode_unpadded(text, t5),
+                        like.shape[-1],
+                    )
+                    for text in texts
+                ]
+        return [row.to(device=like.device, dtype=like.dtype) for row in rows]
+
+    def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+        if kwargs.get("skip_layers") is not None:
+            return (
+                None  # skip-layer guidance compares with a weakened prediction: guiding it would cancel out
+            )
+        text = kwargs.get(_TEXT, args[1] if len(args) > 1 else None)
+        if not isinstance(text, Tensor):
+            raise GuidanceError("the transformer was called without text, which no step of the pipeline does")
+        return text
+
+    def joined(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], negative: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        text = kwargs.get(_TEXT, args[1] if len(args) > 1 else None)
+        both = torch.cat([text, negative], dim=1)
+        if _TEXT in kwargs:
+            return args, {**kwargs, _TEXT: both}
+        return (args[0], both, *args[2:]), dict(kwargs)
+
+    def processor(self, name: str, call: GuidedCall) -> Any:
+        return _GuidedJointAttention(name, call)
+
+    def output(self, output: Any) -> Tensor:
+        tensor: Tensor = output[0]
+        return tensor
+
+
+ADAPTER = Sd3Adapter()
+
+
+class _GuidedJointAttention:
+    """JointAttnProcessor2_0 with the attention itself left to a guided call; made for one call of one
+    layer."""
+
+    def __init__(self, name: str, call: GuidedCall) -> None:
+        self._name = name
+        self._call = call
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        if encoder_hidden_states is None:
+            raise GuidanceError(f"{self._name} was called without text, so it cannot be guided")
+        n_i, total = hidden_states.shape[1], hidden_states.shape[1] + encoder_hidden_states.shape[1]
+        n_p = total - n_i - self._call.n_n
+
+        image = _project(attn, hidden_states, ("to_q", "norm_q"), ("to_k", "norm_k"), ("to_v", None))
+        text = _project(
+            attn,
+            encoder_hidden_states,
+            ("add_q_proj", "norm_added_q"),
+            ("add_k_proj", "norm_added_k"),
+            ("add_v_proj", None),
+        )
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
+        out = self._call.attend(
+            self._name,
+            q,
+            k,
+            v,
+            image=slice(0, n_i),
+            positive=slice(n_i, n_i + n_p),
+            negative=slice(n_i + n_p, total),
+        )
+        out = out.transpose(1, 2).flatten(2).to(q.dtype)
+
+        image_out, text_out = out[:, :n_i], out[:, n_i:]
+        if not attn.context_pre_only:
+            text_out = attn.to_add_out(text_out)
+        return attn.to_out[1](attn.to_out[0](image_out)), text_out
+
+
+def _project(attn: Attention, x: Tensor, *parts: tuple[str, str | None]) -> list[Tensor]:
+    """Linear maps of `[B, n, C]` to heads `[B, H, n, D]`, each with its norm where the model has one."""
+    heads = []
+    for linear, norm_name in parts:
+        y = getattr(attn, linear)(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        norm = getattr(attn, norm_name) if norm_name else None
+        heads.append(y if norm is None else norm(y))
+    return heads
+
+
+def _compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _clip_encoders(pipe: Any, device: Any, clip_skip: int) -> list[TextEncoder]:
+    def encoder(tokenizer: Any, model: Any) -> TextEncoder:
+        def features(ids: Tensor) -> Tensor:
+            hidden: Tensor = model(ids.to(device), output_hidden_states=True).hidden_states[-(clip_skip + 2)]
+            return hidden.to(dtype=pipe.text_encoder.dtype, device=device)
+
+        limit = min(pipe.tokenizer_max_length, model.config.max_position_embeddings)
+        return TextEncoder(tokenizer, features, limit, chunked=True)
+
+    return [encoder(pipe.tokenizer, pipe.text_encoder), encoder(pipe.tokenizer_2, pipe.text_encoder_2)]
+
+
+def _t5_encoder(pipe: Any, device: Any) -> TextEncoder | None:
+    model = pipe.text_encoder_3
+    if model is None or pipe.tokenizer_3 is None:
+        return None
+
+    def features(ids: Tensor) -> Tensor:
+        hidden: Tensor = model(ids.to(device))[0]
+        return hidden.to(dtype=model.dtype, device=device)
+
+    return TextEncoder(pipe.tokenizer_3, features, _T5_LIMIT, chunked=False)
+
+
+@contextmanager
+def _text_lora(pipe: Any, scale: float | None) -> Iterator[None]:
+    """The text encoders' LoRA at the strength that the pipeline encodes the prompt with."""
+    encoders = [pipe.text_encoder, pipe.text_encoder_2] if scale is not None and USE_PEFT_BACKEND else []
+    for encoder in encoders:
+        scale_lora_layers(encoder, scale)
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            unscale_lora_layers(encoder, scale)

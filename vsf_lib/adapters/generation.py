@@ -1,0 +1,174 @@
+"""One call of a pipeline under guidance: what was encoded, what was claimed, what was done, and a report.
+
+Owns the proof: every claimed layer in every claimed step, or GuidanceError. Knows the network only through
+its adapter, and nothing of how calls are intercepted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.registry import Adapter
+from vsf_lib.adapters.rows import TextRows
+from vsf_lib.adapters.steps import claimed_steps, current_step
+from vsf_lib.errors import GuidanceError
+from vsf_lib.negative import stack_rows
+from vsf_lib.settings import Settings
+
+log = logging.getLogger("vsf")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What guidance did in one call of the pipeline."""
+
+    method: str
+    layers: tuple[str, ...]
+    """The attention layers that were guided in each of `guided_steps`."""
+    kernel: str
+    steps: int
+    """How many steps the generation had, and how many of them ran (fewer only if it was `interrupted`)."""
+    steps_run: int
+    guided_steps: tuple[int, ...]
+    interrupted: bool
+    images: int
+    negative_tokens: tuple[int, ...]
+    """Per image, the length of its negative embedding."""
+    share: Tensor | None
+    """`[guided steps, images, n_i]`: the negative's share of each image token's attention, if it was
+    recorded."""
+
+
+class Generation:
+    """From the moment the prompt is encoded to the picture."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        adapter: Adapter,
+        settings: Settings,
+        rows: TextRows,
+        negatives: list[Tensor],
+        *,
+        kernel: str,
+        record_share: bool,
+    ) -> None:
+        """`negatives` holds one embedding `[n, C]` per conditional row."""
+        self._pipe = pipe
+        self._adapter = adapter
+        self._settings = settings
+        self._rows = rows
+        self._lengths = tuple(len(negative) for negative in negatives)
+        self._negative, self._mask = stack_rows(negatives)
+        self._kernel = kernel
+        self._record_share = record_share
+        self._run: set[int] = set()
+        self._guided: set[int] = set()
+        self._layers: tuple[str, ...] = ()
+        self._kernels: set[str] = set()
+        self._shares: dict[int, Tensor] = {}
+        self._finite: Tensor | None = None
+
+    def open(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[GuidedCall, tuple[Any, ...], dict[str, Any]] | None:
+        """The guided call that a denoiser call becomes, with its arguments; None leaves it exactly as it
+        is."""
+        text = self._adapter.text(args, kwargs)
+        if text is None:
+            return None
+        rows = self._rows.guided(text)
+        step, total = current_step(self._pipe), self._pipe.num_timesteps
+        self._run.add(step)
+        if step not in claimed_steps(self._settings, total) or not any(rows):
+            return None
+
+        times = len(rows) // len(self._negative)
+        negative = self._negative.repeat(times, 1, 1)
+        call = GuidedCall(
+            settings=self._settings,
+            n_n=negative.shape[1],
+            guided_rows=None if all(rows) else torch.tensor(rows, device=negative.device),
+            negative_mask=None if self._mask is None else self._mask.repeat(times, 1),
+            kernel=self._kernel,
+            record_share=self._record_share,
+        )
+        return call, *self._adapter.joined(args, kwargs, negative)
+
+    def close(self, call: GuidedCall, claimed: tuple[str, ...], output: Tensor) -> None:
+        """Checks a guided call that has returned, and takes note of it."""
+        step = current_step(self._pipe)
+        missed = [name for name in claimed if name not in call.layers]
+        if missed:
+            raise GuidanceError(
+                f"step {step} did not guide {len(missed)} of {len(claimed)} layers, the first is "
+                f"{missed[0]}: something skips or replaces them (a cache, another extension?); remove it"
+            )
+        self._guided.add(step)
+        self._layers = claimed
+        self._kernels |= call.kernels
+        share = call.share()
+        if share is not None:
+            self._shares[step] = share if call.guided_rows is None else share[call.guided_rows]
+        # Gathered on the device and read once at the end: a wait per step would cost more than guidance
+        # itself.
+        finite = torch.isfinite(output).all()
+        self._finite = finite if self._finite is None else self._finite & finite
+
+    def finish(self) -> Report:
+        """The report of a generation whose pipeline has returned; raises if it was not guided as claimed."""
+        total, interrupted = self._pipe.num_timesteps, bool(self._pipe.interrupt)
+        claimed = claimed_steps(self._settings, total)
+        missed = [step for step in claimed if step not in self._guided]
+        if missed and not interrupted:
+            raise GuidanceError(
+                f"steps {missed} of {total} ran without guidance: the denoiser's calls did not reach it; "
+                "do not replace or wrap the pipeline's parts while it is guided"
+            )
+        if self._finite is not None and not bool(self._finite):
+            raise GuidanceError(
+                "the denoiser's output has values that are not finite, so the picture is spoilt; lower "
+                "alpha, or use bfloat16 or float32 instead of float16"
+            )
+        steps = tuple(sorted(self._guided))
+        report = Report(
+            method=self._settings.method,
+            layers=self._layers,
+            kernel=", ".join(sorted(self._kernels)),
+            steps=total,
+            steps_run=len(self._run),
+            guided_steps=steps,
+            interrupted=interrupted,
+            images=len(self._lengths),
+            negative_tokens=self._lengths,
+            share=torch.stack([self._shares[step] for step in steps]) if self._shares else None,
+        )
+        _log(report, self._settings)
+        return report
+
+
+def _log(report: Report, settings: Settings) -> None:
+    strength = {
+        "vsf": f"alpha {settings.alpha:g}, beta {settings.beta:g}",
+        "nag": f"phi {settings.nag_phi:g}, tau {settings.nag_tau:g}, alpha {settings.nag_alpha:g}",
+        "nasa": f"alpha {settings.nasa_alpha:g}",
+    }[report.method]
+    log.info(
+        "%s (%s) on %d layers in %d of %d steps%s, %d images, up to %d negative tokens, kernel %s",
+        report.method,
+        strength,
+        len(report.layers),
+        len(report.guided_steps),
+        report.steps,
+        f" (interrupted after {report.steps_run})" if report.interrupted else "",
+        report.images,
+        max(report.negative_tokens),
+        report.kernel or "none",
+    )

@@ -1,0 +1,83 @@
+"""The table of supported pipelines, and what a network's module must provide.
+
+Adding a network is one module with an `ADAPTER` and one row here. A row names classes by text, so that
+neither diffusers nor any model code is imported before such a pipeline is at hand. Knows no network itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.errors import ModelError
+
+
+class Adapter(Protocol):
+    """How one network is reached. Stateless: all that changes lives in the session that uses it."""
+
+    def denoiser(self, pipe: Any) -> nn.Module:
+        """The network to guide, after checking that pipe and network can be; raises ModelError with the
+        remedy."""
+
+    def layers(self, denoiser: nn.Module) -> Mapping[str, Any]:
+        """The attention layers that see text, by name: what guidance claims. Each has a `processor` to
+        exchange."""
+
+    def prompts(self, arguments: Mapping[str, Any], conditional: Tensor) -> int:
+        """How many prompts `encode_prompt` was asked for; each fills an equal run of `conditional`'s rows."""
+
+    def encoded(
+        self, arguments: Mapping[str, Any], result: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The conditional and, if it will be used, the unconditional text of what `encode_prompt`
+        returned."""
+
+    def negative(
+        self,
+        pipe: Any,
+        texts: Sequence[str],
+        padded: bool,
+        arguments: Mapping[str, Any],
+        encode_prompt: Callable[..., Any],
+        like: Tensor,
+    ) -> list[Tensor]:
+        """The negative embeddings `[n, C]`, one per text, with `like`'s dtype and device."""
+
+    def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+        """The text `[B, n_p, C]` of a denoiser call, or None for a call that must stay as it is."""
+
+    def joined(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], negative: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with N `[B, n_n, C]` at the outer end of the text."""
+
+    def processor(self, name: str, call: GuidedCall) -> Any:
+        """What takes the place of the layer's own processor during one guided call."""
+
+    def output(self, output: Any) -> Tensor:
+        """The tensor in what the denoiser returned."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    pipeline: str
+    module: str
+
+
+_TABLE = (_Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),)
+
+
+def find_adapter(pipe: object) -> Adapter:
+    """The adapter for a pipeline, by the names of its class and that class's bases."""
+    names = {cls.__name__ for cls in type(pipe).__mro__}
+    for row in _TABLE:
+        if row.pipeline in names:
+            adapter: Adapter = importlib.import_module(row.module).ADAPTER
+            return adapter
+    supported = ", ".join(row.pipeline for row in _TABLE)
+    raise ModelError(f"a {type(pipe).__name__} cannot be guided; load the model with one of: {supported}")

@@ -1,0 +1,183 @@
+"""The life of a guidance: from entering `with guided(...)` to the pipeline being as it was before.
+
+Owns everything that is put on a pipeline and its removal: two of the pipeline's methods are shadowed on the
+instance (encoding the prompt begins a generation, freeing the models ends it), two hooks sit on the denoiser,
+and attention processors are exchanged during a guided call only. Knows no network but through its adapter.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from vsf_lib.adapters.generation import Generation, Report
+from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.registry import Adapter
+from vsf_lib.adapters.rows import TextRows
+from vsf_lib.errors import GuidanceError, PromptError
+from vsf_lib.settings import Settings
+
+log = logging.getLogger("vsf")
+
+
+class _Exchanged(NamedTuple):
+    """A layer whose processor is not its own at the moment."""
+
+    name: str
+    layer: Any
+    original: Any
+    ours: Any
+
+
+class Session:
+    """What `guided` enters and leaves."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        adapter: Adapter,
+        settings: Settings,
+        negatives: Sequence[str],
+        reports: list[Report],
+        *,
+        kernel: str,
+        record_share: bool,
+    ) -> None:
+        self._pipe = pipe
+        self._adapter = adapter
+        self._settings = settings
+        self._negatives = negatives
+        self._reports = reports
+        self._kernel = kernel
+        self._record_share = record_share
+        self._denoiser = adapter.denoiser(pipe)
+        self._active = False
+        self._undo = ExitStack()
+        self._generation: Generation | None = None
+        self._call: GuidedCall | None = None
+        self._exchanged: list[_Exchanged] = []
+
+    def __enter__(self) -> Session:
+        for hook in self._denoiser._forward_pre_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), Session):
+                raise GuidanceError(
+                    "this model is guided already, and guidances do not nest; leave the outer one first, or "
+                    "name both things in one negative prompt"
+                )
+        with ExitStack() as undo:
+            undo.callback(self._restore_processors)
+            before = self._denoiser.register_forward_pre_hook(self._before_call, with_kwargs=True)
+            undo.callback(before.remove)
+            after = self._denoiser.register_forward_hook(self._after_call, with_kwargs=True, always_call=True)
+            undo.callback(after.remove)
+            self._shadow(undo, "encode_prompt", self._begin)
+            self._shadow(undo, "maybe_free_model_hooks", self._finish)
+            self._active = True
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._active = False
+        self._undo.close()
+        if self._generation is not None and kind is None:
+            log.warning("a generation was left before its end, so nothing is reported for it")
+
+    def _shadow(self, undo: ExitStack, name: str, act: Callable[..., Any]) -> None:
+        """Puts `act(original, ...)` before a method of the pipeline, on this instance only."""
+        before = self._pipe.__dict__.get(name)
+        original = getattr(self._pipe, name)
+
+        def shadow(*args: Any, **kwargs: Any) -> Any:
+            return act(original, *args, **kwargs) if self._active else original(*args, **kwargs)
+
+        def restore() -> None:
+            if self._pipe.__dict__.get(name) is not shadow:
+                return  # someone else has put theirs on top; ours does nothing any more
+            if before is None:
+                del self._pipe.__dict__[name]
+            else:
+                self._pipe.__dict__[name] = before
+
+        self._pipe.__dict__[name] = shadow
+        undo.callback(restore)
+
+    def _begin(self, encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._generation = None
+        self._check_denoiser()
+        result = encode_prompt(*args, **kwargs)
+        bound = inspect.signature(encode_prompt).bind(*args, **kwargs)
+        bound.apply_defaults()
+        asked = bound.arguments
+
+        conditional, unconditional = self._adapter.encoded(asked, result)
+        prompts = self._adapter.prompts(asked, conditional)
+        texts = self._negatives
+        if len(texts) not in (1, prompts):
+            raise PromptError(
+                f"{len(texts)} negative prompts for {prompts} prompts: give one for all, or one for each"
+            )
+        padded = self._settings.method != "vsf"  # NAG and NASA are defined with N padded like P
+        embeddings = self._adapter.negative(self._pipe, texts, padded, asked, encode_prompt, conditional)
+        per_prompt = len(conditional) // prompts
+        self._generation = Generation(
+            self._pipe,
+            self._adapter,
+            self._settings,
+            TextRows(conditional, unconditional),
+            [embeddings[row // per_prompt if len(embeddings) > 1 else 0] for row in range(len(conditional))],
+            kernel=self._kernel,
+            record_share=self._record_share,
+        )
+        return result
+
+    def _finish(self, maybe_free_model_hooks: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = maybe_free_model_hooks(*args, **kwargs)
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            self._check_denoiser()
+            self._reports.append(generation.finish())
+        return result
+
+    def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._restore_processors()  # left over if a KeyboardInterrupt ended the last call
+        if self._generation is None:
+            raise GuidanceError(
+                "the denoiser was called outside of a generation: call the pipeline itself, or leave the "
+                "guidance"
+            )
+        opened = self._generation.open(args, kwargs)
+        if opened is None:
+            return None
+        self._call, args, kwargs = opened
+        for name, layer in self._adapter.layers(self._denoiser).items():
+            ours = self._adapter.processor(name, self._call)
+            self._exchanged.append(_Exchanged(name, layer, layer.processor, ours))
+            layer.processor = ours
+        return args, kwargs
+
+    def _after_call(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        call, claimed = self._call, tuple(layer.name for layer in self._exchanged)
+        self._restore_processors()
+        if call is not None and output is not None and self._generation is not None:  # no output: it raised
+            self._generation.close(call, claimed, self._adapter.output(output))
+
+    def _restore_processors(self) -> None:
+        self._call = None
+        while self._exchanged:
+            last = self._exchanged.pop()
+            if last.layer.processor is last.ours:
+                last.layer.processor = last.original
+
+    def _check_denoiser(self) -> None:
+        if self._adapter.denoiser(self._pipe) is not self._denoiser:
+            raise GuidanceError(
+                "the pipeline's denoiser was replaced while it was guided; leave the guidance, then replace "
+                "it"
+            )

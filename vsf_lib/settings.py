@@ -220,9 +220,8 @@ class Settings(BaseModel):
 
     def canonical(self) -> Settings:
         """The same guidance with every field that the method does not read at its default."""
-        return self.create(
-            **{field.name: getattr(self, field.name) for field in fields() if self._reads(field)}
-        )
+        read = {field.name: getattr(self, field.name) for field in fields() if self._reads(field)}
+        return self.create(**{**read, "method": self.method})
 
     def guided_steps(self, total: int) -> range:
         """The steps i of `total` with start <= i / total < end; empty if both lie between two steps."""
@@ -258,7 +257,7 @@ class Settings(BaseModel):
         )
 
     def _reads(self, field: SettingField) -> bool:
-        return self.method in field.methods or (self.method == "off" and field.name == "method")
+        return self.method in field.methods
 
 
 def fields() -> tuple[SettingField, ...]:
@@ -302,7 +301,7 @@ def _one_line(error: ValidationError) -> str:
     """The first thing wrong, as one line: field, value, bounds, remedy."""
     problem = error.errors(include_url=False)[0]
     if not problem["loc"]:
-        return str(problem["ctx"]["error"])
+        return str(problem["ctx"]["error"]) if "ctx" in problem else f"the settings: {problem['msg']}"
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         return _unknown(name)

@@ -1,0 +1,35 @@
+"""The small model that is shipped: where it lies, how it is called, which words it knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vsf_lib.errors import PromptError
+from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES, WORDS
+
+FOLDER = Path(__file__).parent / "weights" / "model"
+NAME = "scenes"
+STEPS = 8
+SIZE = 64
+MAX_SEQUENCE_LENGTH = 16
+MAX_WORDS = 14
+"""CLIP's 16 places less its begin and end tokens."""
+
+
+def check_words(text: str, what: str) -> None:
+    """Raises PromptError if `text` has words outside the world, or more than fit; `what` names the text.
+
+    The list of what is known is part of the message: there is no other way for a user to find out.
+    """
+    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    unknown = list(dict.fromkeys(word for word in words if word not in WORDS))
+    if unknown:
+        named = ", ".join(repr(word) for word in unknown[:5])
+        raise PromptError(
+            f"the {what} has words that the scenes model does not know: {named}. It knows the things "
+            f"{', '.join(KINDS)}; the parts {', '.join(PARTS)}; the colours {', '.join(COLOURS)}; "
+            f"and the places {', '.join(PLACES.values())}"
+        )
+    if len(words) > MAX_WORDS:
+        raise PromptError(f"the {what} has {len(words)} words; the scenes model reads {MAX_WORDS}: shorten it")

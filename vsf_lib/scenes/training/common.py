@@ -1,0 +1,117 @@
+"""What the training stages share: rendered data, a learning-rate schedule, weight averaging, a log of scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import multiprocessing
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vsf_lib.scenes.draw import render
+from vsf_lib.scenes.world import Scene, random_scene
+
+logger = logging.getLogger("vsf.scenes")
+
+
+def render_all(scenes: list[Scene], workers: int = 2) -> np.ndarray:
+    """All scenes as uint8 `[n, 64, 64, 3]`."""
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        return np.stack(pool.map(render, scenes, chunksize=256))
+
+
+def training_scenes(count: int, seed: int, *, alone: float = 0.1) -> list[Scene]:
+    """`count` scenes with no held-out combination among them."""
+    rng = random.Random(seed)
+    return [random_scene(rng, held_out=False, alone=alone) for _ in range(count)]
+
+
+def to_pixels(batch: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 `[n, h, w, 3]` to float `[n, 3, h, w]` in -1..1."""
+    tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
+    return tensor.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """float `[n, 3, h, w]` in -1..1 to uint8 `[n, h, w, 3]`."""
+    scaled = pixels.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to a fiftieth of `peak`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Average:
+    """Exponential moving average of parameters, the weights that are kept in the end."""
+
+    def __init__(self, modules: Iterable[nn.Module], decay: float) -> None:
+        self._parameters = [p for module in modules for p in module.parameters()]
+        self._decay = decay
+        self._average = [p.detach().clone() for p in self._parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        # Early on the average follows closely, or it would remember the random start.
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the averaged and the live weights; a second call undoes it."""
+        for parameter, average in zip(self._parameters, self._average, strict=True):
+            live = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(live)
+
+
+class Scores:
+    """The log of what each stage scored, kept beside the weights as JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, stage: str, **values: Any) -> None:
+        known = json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+        known[stage] = values
+        self._path.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+        logger.info("%s: %s", stage, values)
+
+
+def run_steps(
+    steps: int,
+    learning_rate: float,
+    optimiser: torch.optim.Optimizer,
+    loss_at: Callable[[int], Tensor],
+    after: Callable[[int], None] | None = None,
+    *,
+    clip: float = 1.0,
+    every: int = 200,
+) -> None:
+    """The loop that every stage runs: schedule, backward, clip, step, log."""
+    total = 0.0
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = cosine(step, steps, learning_rate) * group.get("scale", 1.0)
+        loss = loss_at(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], clip)
+        optimiser.step()
+        if after is not None:
+            after(step)
+        total += loss.detach().item()
+        if (step + 1) % every == 0:
+            logger.info("step %d of %d: loss %.5f", step + 1, steps, total / every)
+            total = 0.0

@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from .kernels import check_kernel_name
 from .layout import (
     Strength,
+    autocast,
     check_qkv,
     lowest,
     mask_bias,
@@ -109,6 +110,7 @@ def _combine(
 ) -> Tensor:
     """Z+ and Z- to the formula, in float32 on image rows; the text's rows to their places."""
     check_kernel_name(kernel)
+    q, k, v = autocast(q, k, v)
     check_qkv(q, k, v)
     if q.shape != k.shape:
         raise ValueError(

@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from .kernels import attend, check_kernel_name, plan, side_kernel
 from .layout import (
     Strength,
+    autocast,
     check_qkv,
     flip,
     read_alpha,
@@ -55,8 +56,8 @@ def cross_attention(
     Returns `[B, H, n_i, D]`, with `return_share` also w `[B, H, n_i]`.
     """
     check_kernel_name(kernel)
+    q, k, v, k_n, v_n = autocast(q, k, v, *negative)
     check_qkv(q, k, v)
-    k_n, v_n = negative
     batch, heads, n_i, width = q.shape
     for name, x in (("K_N", k_n), ("V_N", v_n)):
         if x.ndim != 4 or x.shape[0] not in (1, batch) or x.shape[1] != heads or x.shape[3] != width:

@@ -21,6 +21,7 @@ from .kernels import Kernel, attend, check_kernel_name, plan, side_kernel
 from .layout import (
     Regions,
     Strength,
+    autocast,
     check_qkv,
     flip,
     mask_bias,
@@ -69,6 +70,7 @@ def joint_attention(
     by bit (exact form).
     """
     check_kernel_name(kernel)
+    q, k, v = autocast(q, k, v)
     check_qkv(q, k, v)
     if q.shape != k.shape:
         raise ValueError(

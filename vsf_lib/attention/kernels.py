@@ -1,7 +1,7 @@
 """Which attention kernels hand out their log-sum-exp, what each can do, and which one to take.
 
-Owns the table, the choice and the call. Must not know what the attention is for: no regions, no alpha, no
-beta.
+Owns the table, the choice and the call. Must not know what the attention is for: no regions, no
+strengths.
 
 The choice follows `F.scaled_dot_product_attention`: with any other kernel "off" and "guided" would differ in
 their last bits and a speed comparison would compare kernels.
@@ -19,8 +19,7 @@ FORMS = ("auto", "exact", "three-call", "masked")
 
 # Stands for minus infinity in a bias. Finite, because a query whose keys are all hidden then gives some
 # average and a log-sum-exp near -1e30 on every kernel, where -inf gives NaN on some and 0 on others. In
-# float16 the lowest number has to
-# do: it leaves room for logits that differ by 65,000.
+# float16 the lowest number has to do: it leaves room for logits that differ by 65,000.
 HIDDEN = -1e30
 
 
@@ -141,7 +140,7 @@ def plan(q: Tensor, k: Tensor, v: Tensor, kernel: str = "auto") -> Plan:
 
 
 def plan_kernel(q: Tensor, kernel: str = "auto") -> str:
-    """What `kernel` comes to for tensors like `q` `[B, H, L, D]`: "exact (flash)", "three-call" or "masked"."""
+    """What `kernel` comes to for tensors like q `[B, H, L, D]`: "exact (flash)", "three-call", "masked"."""
     return str(plan(q, q, q, kernel))
 
 
@@ -173,7 +172,10 @@ def attend(
 
 
 def side_kernel(kernel: Kernel, *, biased: bool) -> Kernel:
-    """The kernel for a small call beside one of `kernel`: any that gives a log-sum-exp is exact, so speed and abilities decide."""
+    """The kernel for a small call beside one of `kernel`.
+
+    Pieces of any kernels merge exactly, so abilities and speed decide.
+    """
     return _BY_NAME[_BIASED[kernel.device] if biased else kernel.side]
 
 

@@ -44,7 +44,7 @@ def read_regions(length: int, image: slice, positive: slice, negative: slice) ->
         _bounds("negative", negative, length),
     )
     end = 0
-    for part in sorted((r for r in regions if r.stop > r.start), key=_start):
+    for part in _in_order(regions):
         if part.start != end:
             kind = "overlap" if part.start < end else "leave a gap"
             raise ValueError(f"regions {kind} at token {part.start}: {_describe(regions)}")
@@ -74,6 +74,22 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError("q, k and v must have at least one token")
 
 
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What F.scaled_dot_product_attention does under torch.autocast, which overlooks the kernels' operators."""
+    device = tensors[0].device.type
+    if device not in ("cpu", "cuda"):  # no kernels there: plain calls, which autocast knows
+        return tensors
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    elif device == "cpu":
+        enabled, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    else:
+        enabled, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
+    if not enabled:
+        return tensors
+    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype of everything between two roundings."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -82,9 +98,9 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def read_scalar(name: str, value: Strength, q: Tensor) -> Strength:
     """A float, or a tensor `[B]` as `[B, 1, 1, 1]`, wide."""
     if not isinstance(value, Tensor):
-        if not math.isfinite(value):
+        if not _finite(value):
             raise ValueError(f"{name} must be finite, not {value}")
-        return float(value)
+        return value
     if value.shape not in ((), q.shape[:1]):
         raise ValueError(f"{name} must be a number or [B] = [{q.shape[0]}], got {list(value.shape)}")
     return value.to(q.device, wide(q.dtype)).reshape(-1, 1, 1, 1)
@@ -93,9 +109,9 @@ def read_scalar(name: str, value: Strength, q: Tensor) -> Strength:
 def read_alpha(alpha: Strength, q: Tensor, n_n: int) -> Strength:
     """A float, or a wide tensor `[B, 1]` or `[B, n_n]`."""
     if not isinstance(alpha, Tensor):
-        if not math.isfinite(alpha):
+        if not _finite(alpha):
             raise ValueError(f"alpha must be finite, not {alpha}")
-        return float(alpha)
+        return alpha
     return _per_token("alpha", alpha, q, n_n)
 
 
@@ -103,10 +119,10 @@ def read_beta(beta: Strength, q: Tensor, n_n: int, mask: Tensor | None) -> Stren
     """A float, or a wide tensor `[B, 1]` or `[B, n_n]` in which padding has beta = inf. Finite or +inf."""
     if isinstance(beta, Tensor):
         value: Strength = _per_token("beta", beta, q, n_n)
-    elif math.isnan(beta) or beta == -math.inf:
+    elif not beta > -math.inf:  # NaN compares as false
         raise ValueError(f"beta must be a number or +inf (off), not {beta}")
     else:
-        value = float(beta)
+        value = beta
     if mask is None:
         return value
     if not isinstance(value, Tensor):
@@ -189,16 +205,16 @@ def lowest(dtype: torch.dtype) -> float:
 
 
 def new_output(q: Tensor) -> Tensor:
-    """An uninitialised `[B, H, L, D]` whose memory is `[B, L, H, D]`: models flatten the heads next, at no cost then."""
+    """An uninitialised `[B, H, L, D]` in memory `[B, L, H, D]`: models flatten the heads next, free then."""
     b, h, n, d = q.shape
     return q.new_empty(b, n, h, d).transpose(1, 2)
 
 
 def take(x: Tensor, parts: Sequence[slice]) -> Tensor:
-    """The tokens of `parts` in the order of the sequence: a view where they lie together, otherwise a copy."""
-    parts = sorted((p for p in parts if p.stop > p.start), key=_start)
-    joined = [parts[0]]
-    for part in parts[1:]:
+    """The tokens of `parts`, in the sequence's order: a view where they lie together, otherwise a copy."""
+    first, *rest = _in_order(parts)
+    joined = [first]
+    for part in rest:
         if part.start == joined[-1].stop:
             joined[-1] = slice(joined[-1].start, part.stop)
         else:
@@ -214,9 +230,24 @@ def within(part: slice, others: Sequence[slice]) -> slice:
     return slice(before, before + part.stop - part.start)
 
 
-def _start(part: slice) -> int:
-    start: int = part.start
-    return start
+def _finite(x: float) -> bool:
+    # Not math.isfinite, which a compiled graph cannot hold for a number that changes between calls.
+    return -math.inf < x < math.inf
+
+
+def _in_order(parts: Sequence[slice]) -> list[slice]:
+    """The parts that are not empty, as they follow each other.
+
+    By insertion, because a compiled graph cannot sort by sizes that change.
+    """
+    found: list[slice] = []
+    for part in parts:
+        if part.stop > part.start:
+            at = 0
+            for other in found:
+                at += 1 if other.start <= part.start else 0
+            found.insert(at, part)
+    return found
 
 
 def _bounds(name: str, part: slice, length: int) -> slice:
@@ -235,7 +266,8 @@ def _per_token(name: str, value: Tensor, q: Tensor, n_n: int) -> Tensor:
     batch = q.shape[0]
     if value.shape not in ((), (batch,), (batch, n_n)):
         raise ValueError(
-            f"{name} must be a number, [B] = [{batch}] or [B, n_n] = [{batch}, {n_n}], got {list(value.shape)}"
+            f"{name} must be a number, [B] = [{batch}] or [B, n_n] = [{batch}, {n_n}], "
+            f"got {list(value.shape)}"
         )
     value = value.to(q.device, wide(q.dtype))
     return value if value.ndim == 2 else value.reshape(-1, 1)

@@ -90,7 +90,7 @@ def _framed(text: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]
 
     Found by comparison, because tokenizers name their special tokens differently or not at all.
     """
-    plain = {"padding": False, "truncation": False, "return_attention_mask": False}
+    plain = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
     body = list(tokenizer(text, add_special_tokens=False, **plain)["input_ids"])
     whole = list(tokenizer(text, add_special_tokens=True, **plain)["input_ids"])
     if not body:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +46,14 @@ class Report:
     recorded."""
 
 
+class _Batch(NamedTuple):
+    """What the guided calls of one arrangement of rows share; fields as in GuidedCall."""
+
+    negative: Tensor
+    mask: Tensor | None
+    guided: Tensor | None
+
+
 class Generation:
     """From the moment the prompt is encoded to the picture."""
 
@@ -75,6 +83,7 @@ class Generation:
         self._kernels: set[str] = set()
         self._shares: dict[int, Tensor] = {}
         self._finite: Tensor | None = None
+        self._batches: dict[tuple[bool, ...], _Batch] = {}
 
     def open(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -90,17 +99,27 @@ class Generation:
         if step not in claimed_steps(self._settings, total) or not any(rows):
             return None
 
-        times = len(rows) // len(self._negative)
-        negative = self._negative.repeat(times, 1, 1)
+        batch = self._batches.get(rows)
+        if batch is None:  # kept, because a tensor made from Python numbers waits for the device
+            batch = self._batches[rows] = self._batch(rows)
         call = GuidedCall(
             settings=self._settings,
-            n_n=negative.shape[1],
-            guided_rows=None if all(rows) else torch.tensor(rows, device=negative.device),
-            negative_mask=None if self._mask is None else self._mask.repeat(times, 1),
+            n_n=batch.negative.shape[1],
+            guided_rows=batch.guided,
+            negative_mask=batch.mask,
             kernel=self._kernel,
             record_share=self._record_share,
         )
-        return call, *self._adapter.joined(args, kwargs, negative)
+        return call, *self._adapter.joined(args, kwargs, batch.negative)
+
+    def _batch(self, rows: tuple[bool, ...]) -> _Batch:
+        # Unconditional rows carry the negative too, because a batch has one length, and are switched off.
+        times = len(rows) // len(self._negative)
+        return _Batch(
+            self._negative.repeat(times, 1, 1),
+            None if self._mask is None else self._mask.repeat(times, 1),
+            None if all(rows) else torch.tensor(rows, device=self._negative.device),
+        )
 
     def close(self, call: GuidedCall, claimed: tuple[str, ...], output: Tensor) -> None:
         """Checks a guided call that has returned, and takes note of it."""
@@ -124,7 +143,8 @@ class Generation:
 
     def finish(self) -> Report:
         """The report of a generation whose pipeline has returned; raises if it was not guided as claimed."""
-        total, interrupted = self._pipe.num_timesteps, bool(self._pipe.interrupt)
+        total = self._pipe.num_timesteps
+        interrupted = bool(self._pipe.interrupt) and len(self._run) < total
         claimed = claimed_steps(self._settings, total)
         missed = [step for step in claimed if step not in self._guided]
         if missed and not interrupted:

@@ -108,6 +108,7 @@ class Session:
 
     def _begin(self, encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._generation = None
+        self._restore_processors()  # left over if a KeyboardInterrupt ended the last call
         self._check_denoiser()
         result = encode_prompt(*args, **kwargs)
         bound = inspect.signature(encode_prompt).bind(*args, **kwargs)
@@ -144,7 +145,6 @@ class Session:
         return result
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._restore_processors()  # left over if a KeyboardInterrupt ended the last call
         if self._generation is None:
             raise GuidanceError(
                 "the denoiser was called outside of a generation: call the pipeline itself, or leave the "

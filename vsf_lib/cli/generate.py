@@ -1,0 +1,141 @@
+"""`python -m vsf_lib generate`: its flags, and the order of checking, loading, drawing and writing.
+
+Everything that can be wrong without a model is found before one is loaded, and torch is imported only then.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from vsf_lib.cli.console import is_out_of_memory, note, result
+from vsf_lib.cli.model import Model, find_model
+from vsf_lib.cli.output import Output, open_output
+from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, preset_names, resolve
+from vsf_lib.errors import ModelError
+from vsf_lib.metadata import format_parameters, write_png
+from vsf_lib.presets import kinds
+from vsf_lib.scenes.model import NAME, check_words
+from vsf_lib.settings import SettingField, fields
+
+_MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequential, or close other programs"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """No flag has a default here, so that an explicit one can be told from none; `resolve` fills them in."""
+    parser.add_argument("--prompt", metavar="TEXT", help="what the picture shows")
+    guidance = parser.add_argument_group("keeping things out of the picture")
+    for field in fields():
+        guidance.add_argument(field.flag, dest=field.name, metavar=_metavar(field), help=_help(field))
+    guidance.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"the values of flags that are not given: {', '.join(preset_names())}, or a kind of model such "
+        f"as {kinds()[1]} or {kinds()[1]}-strong (default: auto, which goes by the model's name)",
+    )
+    guidance.add_argument(
+        "--compare",
+        action=BooleanOptionalAction,
+        help="two pictures of the same seed in one file: left without, right with the negative prompt",
+    )
+    picture = parser.add_argument_group("the picture")
+    picture.add_argument("--steps", type=int, metavar="N", help="default: what suits the model")
+    picture.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help=f"0 to {LARGEST_SEED} (default: a random one, told and recorded)",
+    )
+    picture.add_argument("--size", metavar="WxH", help="in pixels, or one number (default: the model's own)")
+    picture.add_argument("--batch", type=int, metavar="N", help="so many pictures, of seeds N, N+1, ...")
+    picture.add_argument(
+        "--guidance-scale",
+        type=float,
+        metavar="X",
+        help="classifier-free guidance, 1 is off (default: 1). It reads the negative prompt only with "
+        "--method off; with another method its unconditional prompt is empty",
+    )
+    picture.add_argument(
+        "--from-image",
+        metavar="FILE",
+        help="repeat the picture of a PNG file that this program made; other flags win over what it says",
+    )
+    machine = parser.add_argument_group("model and machine")
+    machine.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"{NAME} (the small built-in one, default), or the folder or Hugging Face id of a Stable "
+        "Diffusion 3.5 in diffusers' format",
+    )
+    machine.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1 (default: auto)")
+    machine.add_argument("--dtype", choices=DTYPES, help="default: auto, by model and device")
+    machine.add_argument("--offload", choices=OFFLOADS, help="keep parts in main memory (default: none)")
+    result_group = parser.add_argument_group("result")
+    result_group.add_argument(
+        "--out", metavar="PATH", help="a .png file, which is replaced, or a folder (default: outputs)"
+    )
+    result_group.add_argument(
+        "--json", action="store_true", help="print one JSON object with path, infotext and seconds"
+    )
+    result_group.add_argument(
+        "--debug", action="store_true", help="show tracebacks and what the libraries say"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Draws and writes what was asked for."""
+    request = resolve(args)
+    if request.model == NAME:
+        check_words(request.prompt, "prompt")
+        check_words(request.settings.negative_prompt, "negative prompt")
+    model = find_model(request.model)
+    if model.folder is not None:
+        model.folder.size(request.size)
+    with open_output(args.out, request.batch) as output:
+        try:
+            written = list(_written(request, model, output, args))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise ModelError(f"out of memory: {_MEMORY}") from error
+            raise
+    if args.json:
+        seconds = round(sum(picture["seconds"] for picture in written), 3)
+        result(json.dumps({**written[0], "seconds": seconds, "images": written}))
+    return 0
+
+
+def _written(request: Request, model: Model, output: Output, args: Namespace) -> Iterator[dict[str, Any]]:
+    """Draws, writes and tells one picture after the other."""
+    from vsf_lib.cli.pictures import choose_machine, draw  # imports torch
+
+    machine = choose_machine(request, model)
+    for text in request.notes:
+        note(text)
+    if request.fingerprint not in ("", model.fingerprint()):
+        note(f"{args.from_image} was made with other weights of this model: the picture will differ")
+    if args.seed is None and args.from_image is None:
+        note(f"seed {request.seed}")
+    for picture in draw(request, model, machine, quiet=not args.debug):
+        path = output.path(request.prompt, picture.parameters.seed, compare=request.compare)
+        infotext = format_parameters(picture.parameters)
+        write_png(path, picture.image, infotext)
+        if not args.json:
+            result(str(path))
+        yield {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}
+
+
+def _metavar(field: SettingField) -> str:
+    if field.choices:
+        return "{" + ",".join(field.choices) + "}"
+    return "X" if field.kind is float else "TEXT"
+
+
+def _help(field: SettingField) -> str:
+    bounds = "" if field.low is None else f" {field.low:g} to {field.high:g};"
+    if field.always:
+        default = "the preset's"
+    else:
+        default = f"{field.default:g}" if field.kind is float else field.default or "none"
+    return f"{field.help} ({bounds.lstrip()} default: {default})".replace("( ", "(").replace("%", "%%")

@@ -1,0 +1,251 @@
+"""Which model is meant, and whether its folder is whole, found out without torch and before it is loaded.
+
+Owns the reading of a diffusers folder's own files (its index, configurations and the heads of its weights),
+so that a missing or cut off file is named within milliseconds. Does not load a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, NAME
+
+PIPELINE = "StableDiffusion3Pipeline"
+USUAL_SEQUENCE_LENGTH = 256
+_INDEX = "model_index.json"
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_NEEDED = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_HALF = "fp16"
+_LARGEST_HEAD = 100_000_000
+"""safetensors' own bound for the table at a file's beginning."""
+_EXAMPLE = "stabilityai/stable-diffusion-3.5-large-turbo"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A diffusers folder that has all its files."""
+
+    path: Path
+    variant: str | None
+    """fp16 where the weights exist in that variant only."""
+    weights: int
+    """Bytes of all weights."""
+    own_size: int
+    multiple: int
+    largest: int
+
+    def size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
+        """The size to draw, by default the model's own; raises SettingsError if the model cannot draw it."""
+        if asked is None:
+            return self.own_size, self.own_size
+        for name, value in zip(("width", "height"), asked, strict=True):
+            if value < self.multiple or value > self.largest or value % self.multiple:
+                raise SettingsError(
+                    f"the {name} is {value}, but this model draws multiples of {self.multiple} up to "
+                    f"{self.largest}: try --size {self._nearest(asked[0])}x{self._nearest(asked[1])}"
+                )
+        return asked
+
+    def _nearest(self, value: int) -> int:
+        rounded = round(value / self.multiple) * self.multiple
+        return min(max(rounded, self.multiple), self.largest // self.multiple * self.multiple)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was asked for: the built-in one, a folder, or a Hugging Face id (`folder` None)."""
+
+    name: str
+    """What `find_model` takes to find the same again, also from another working directory."""
+    folder: Folder | None
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is the small model that comes with this package."""
+        return self.name == NAME
+
+    @property
+    def sequence_length(self) -> int:
+        """How many tokens of a prompt T5 reads."""
+        return MAX_SEQUENCE_LENGTH if self.built_in else USUAL_SEQUENCE_LENGTH
+
+    def fingerprint(self) -> str:
+        """Changes with the built-in model's weights; empty for others, which are too big to read twice."""
+        if not self.built_in or self.folder is None:
+            return ""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder.path.rglob("*.safetensors")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:10]
+
+
+def find_model(asked: str) -> Model:
+    """The model behind `scenes`, a folder or a Hugging Face id; raises ModelError for what cannot be one."""
+    if asked == NAME:
+        if not FOLDER.is_dir():
+            raise ModelError(
+                f"the built-in model is not at {FOLDER}: get the whole repository again, or train it with "
+                "python -m vsf_lib scenes train"
+            )
+        return Model(NAME, inspect(FOLDER))
+    try:
+        path = Path(asked).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, no home, a zero byte
+        raise ModelError(f"{asked!r} cannot be the name of a model: {error}") from error
+    if is_folder:
+        return Model(_portable(path), inspect(path))
+    if exists:
+        raise ModelError(
+            f"{path} is a file, but the model must be a folder in diffusers' format (or a hub id)"
+        )
+    if not _HUB_ID.fullmatch(asked):
+        raise ModelError(
+            f"there is no model {asked!r}: pass {NAME}, a folder in diffusers' format, or a Hugging Face id "
+            f"such as {_EXAMPLE}"
+        )
+    return Model(asked, None)
+
+
+def inspect(path: Path) -> Folder:
+    """Reads what is cheap to read in a diffusers folder; raises ModelError naming the file that is wrong."""
+    if not (path / _INDEX).is_file():
+        raise ModelError(f"{path} is no model: it has no {_INDEX}; pass a folder in diffusers' format")
+    index = _read_json(path / _INDEX)
+    if index.get("_class_name") != PIPELINE:
+        raise ModelError(
+            f"{path / _INDEX} is of a {index.get('_class_name')}, but only {PIPELINE} (Stable Diffusion 3 "
+            "and 3.5) is supported"
+        )
+    parts = {
+        name: entry[0]
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
+    }
+    absent = [name for name in _NEEDED if name not in parts]
+    if absent:
+        raise ModelError(f"{path / _INDEX} lists no {absent[0]}, which is needed to draw")
+    weights = {}
+    for name, library in parts.items():
+        if not (path / name).is_dir():
+            raise ModelError(f"{path} is incomplete: it has no folder {name}; copy or download it again")
+        if name.startswith("tokenizer"):
+            _need_one(path / name, _TOKENIZER_FILES)
+        elif name == "scheduler":
+            _read_json(path / name / "scheduler_config.json")
+        elif library in _STEMS and name != "feature_extractor":
+            _read_json(path / name / "config.json")
+            weights[name] = _weights(path / name, _STEMS[library])
+    return Folder(
+        path=path,
+        variant=_variant(path, {name: half for name, (half, _) in weights.items()}),
+        weights=sum(size for _, size in weights.values()),
+        **_sizes(path),
+    )
+
+
+def _portable(path: Path) -> str:
+    """Absolute, but without the name of who is at home here."""
+    absolute = path.resolve()
+    try:
+        return f"~/{absolute.relative_to(Path.home().resolve()).as_posix()}"
+    except (RuntimeError, ValueError):
+        return absolute.as_posix()
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    transformer = _read_json(path / "transformer" / "config.json")
+    vae = _read_json(path / "vae" / "config.json")
+    try:
+        scale = 2 ** (len(vae["block_out_channels"]) - 1)
+        multiple = scale * int(transformer["patch_size"])
+        return {
+            "own_size": int(transformer["sample_size"]) * scale,
+            "multiple": multiple,
+            "largest": int(transformer["pos_embed_max_size"]) * multiple,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the configurations of transformer and vae in {path} lack {error}") from error
+
+
+def _variant(path: Path, halves: dict[str, bool]) -> str | None:
+    if all(halves.values()):
+        return _HALF
+    for name, half in halves.items():
+        if half:
+            raise ModelError(f"{path / name} has {_HALF} weights only, unlike the rest; download it again")
+    return None
+
+
+def _weights(folder: Path, stem: str) -> tuple[bool, int]:
+    """Whether a part's weights are in the fp16 variant, and their bytes; raises ModelError if not whole."""
+    for half in (False, True):
+        single = folder / (f"{stem}.{_HALF}.safetensors" if half else f"{stem}.safetensors")
+        index = folder / f"{stem}.safetensors.index{f'.{_HALF}' if half else ''}.json"
+        if single.is_file():
+            return half, _check_weights(single)
+        if index.is_file():
+            files = sorted(set(_shards(index)))
+            return half, sum(_check_weights(folder / file) for file in files)
+    raise ModelError(f"{folder / stem}.safetensors is missing: copy or download the model again")
+
+
+def _shards(index: Path) -> Iterator[str]:
+    table = _read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ModelError(f"{index} lists no weights: copy or download the model again")
+    for file in table.values():
+        yield str(file)
+
+
+def _check_weights(file: Path) -> int:
+    """The bytes of a safetensors file; raises ModelError unless it is as long as its own head says."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = int.from_bytes(start, "little")
+            head = stream.read(length) if length <= min(_LARGEST_HEAD, size) else b""
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+    if start.startswith(b"version "):
+        raise ModelError(f"{file} is only a Git LFS pointer: run git lfs pull in the model's folder")
+    try:
+        tensors = json.loads(head)
+        end = max((item["data_offsets"][1] for key, item in tensors.items() if key != "__metadata__"))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise ModelError(f"{file} is damaged or cut off: copy or download it again") from None
+    wanted = len(start) + length + end
+    if size != wanted:
+        raise ModelError(
+            f"{file} is cut off or damaged: it has {size} bytes of {wanted}; copy or download it again"
+        )
+    return size
+
+
+def _need_one(folder: Path, names: tuple[str, ...]) -> None:
+    if not any((folder / name).is_file() for name in names):
+        raise ModelError(f"{folder} has none of {', '.join(names)}: copy or download the model again")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing: copy or download the model again") from None
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged: {error}; copy or download it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} is damaged: it holds no JSON object; copy or download it again")
+    return content

@@ -1,0 +1,280 @@
+"""Loading a model and drawing with it: device, dtype, offload, seeds, and what a picture may say of itself.
+
+Owns the claim in the infotext: guidance is named only from the report of what it did. Pictures are drawn one
+at a time, because a row of a batch differs in its last bits from the same picture alone. Knows no flag and no
+file but the model's.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vsf_lib import __version__
+from vsf_lib.adapters import guided
+from vsf_lib.cli.console import is_out_of_memory
+from vsf_lib.cli.model import PIPELINE, Folder, Model, inspect
+from vsf_lib.cli.request import (
+    COMPARISON,
+    COMPARISON_VALUE,
+    DEVICE,
+    DTYPE,
+    FINGERPRINT,
+    PROGRAM,
+    Request,
+)
+from vsf_lib.errors import GuidanceError, ModelError, SettingsError
+from vsf_lib.metadata import Parameters
+from vsf_lib.settings import Settings
+
+_BIG = 4 * 2**30
+"""Bytes of weights from which a CPU gets them in bfloat16, since float32 might not fit."""
+_OFF = Settings(method="off")
+_SAMPLERS = {"FlowMatchEulerDiscreteScheduler": "Euler"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture, and how long drawing it took."""
+
+    image: Image.Image
+    parameters: Parameters
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and in which precision to draw."""
+
+    device: torch.device
+    dtype: torch.dtype
+    offload: str
+    recorded: dict[str, str]
+    """What the infotext must say of it: only what is not the choice of "auto" here."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, "auto" being the best one; raises ModelError where this machine lacks it."""
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in kinds.items() if there))
+    match = re.fullmatch(r"(cuda|mps|cpu)(?::(\d{1,3}))?", name)
+    if match is None:
+        raise SettingsError(f"device is {name!r}, but must be one of auto, {', '.join(kinds)} or cuda:1")
+    count = torch.cuda.device_count() if match[1] == "cuda" else int(kinds[match[1]])
+    if int(match[2] or 0) >= count:
+        there = ", ".join(kind for kind, there in kinds.items() if there)
+        raise ModelError(
+            f"this machine has no {name} that PyTorch {torch.__version__} can use: it has {there}"
+        )
+    return torch.device(name)
+
+
+def choose_machine(request: Request, model: Model) -> Machine:
+    """Checks device, dtype and offload against this machine; raises SettingsError or ModelError."""
+    best = choose_device("auto")
+    device = choose_device(request.device)
+    usual = _usual_dtype(device, model)
+    dtype = usual if request.dtype == "auto" else getattr(torch, request.dtype)
+    if request.offload != "none":
+        if device.type == "cpu":
+            raise SettingsError(
+                f"--offload {request.offload} needs a GPU, but the device is cpu: leave it out"
+            )
+        if find_spec("accelerate") is None:
+            raise SettingsError(
+                f"--offload {request.offload} needs the package accelerate: pip install accelerate"
+            )
+    recorded = {}
+    if device != best:
+        recorded[DEVICE] = str(device)
+    if dtype != usual:
+        recorded[DTYPE] = str(dtype).removeprefix("torch.")
+    return Machine(device, dtype, request.offload, recorded)
+
+
+def _usual_dtype(device: torch.device, model: Model) -> torch.dtype:
+    if model.built_in:
+        return torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps":
+        return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
+    # A model that is not here yet comes from the hub, and those are big.
+    return torch.bfloat16 if model.folder is None or model.folder.weights > _BIG else torch.float32
+
+
+def fetch(model: Model) -> Folder:
+    """The model's folder, downloaded first if it is on the hub; raises ModelError with the remedy."""
+    if model.folder is not None:
+        return model.folder
+    from diffusers import StableDiffusion3Pipeline
+
+    try:
+        path = StableDiffusion3Pipeline.download(model.name, use_safetensors=True)
+    except Exception as error:  # the hub's client has no common base class across its versions
+        raise ModelError(f"cannot get {model.name!r}: {_why_not(error)}") from error
+    return inspect(Path(path))
+
+
+def _why_not(error: BaseException | None) -> str:
+    """What the hub's errors come down to: it tells "gated" and "not there" apart only deep in a chain."""
+    names = set()
+    while error is not None:
+        names |= {cls.__name__ for cls in type(error).__mro__}
+        error = error.__cause__ or error.__context__
+    if "GatedRepoError" in names:
+        return "its licence must be accepted on its page, and then hf auth login run here"
+    if "RepositoryNotFoundError" in names:
+        return "there is no such folder here and no such model on Hugging Face (or hf auth login is needed)"
+    if "EntryNotFoundError" in names and "LocalEntryNotFoundError" not in names:
+        return "it is not a model in diffusers' format"
+    return (
+        "there is no such folder here, it was not downloaded before, and Hugging Face cannot be reached: go "
+        "online, or pass the folder of a model"
+    )
+
+
+def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
+    """The pipeline on its device; raises ModelError if diffusers cannot make one of the folder."""
+    import diffusers
+    import transformers
+    from safetensors import SafetensorError
+
+    if quiet:
+        for library in (diffusers.utils.logging, transformers.utils.logging):
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+    try:
+        pipe = getattr(diffusers, PIPELINE).from_pretrained(
+            folder.path, torch_dtype=machine.dtype, variant=folder.variant, use_safetensors=True
+        )
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"cannot load the model in {folder.path}: {reason}") from error
+    if machine.offload == "model":
+        pipe.enable_model_cpu_offload(device=machine.device)
+    elif machine.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=machine.device)
+    else:
+        pipe.to(machine.device)
+    return pipe
+
+
+def draw(request: Request, model: Model, machine: Machine, *, quiet: bool) -> Iterator[Picture]:
+    """The pictures of a request, one after the other; the model is loaded before the first."""
+    folder = fetch(model)
+    width, height = folder.size(request.size)  # again, because of models that had to be fetched
+    pipe = load(folder, machine, quiet=quiet)
+    for number in range(request.batch):
+        seed = request.seed + number
+        start = time.perf_counter()
+        label = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
+        images = []
+        if request.compare:
+            image, _ = _draw_one(
+                pipe, request, model, seed, (width, height), _OFF, f"{label} without".strip()
+            )
+            images.append(image)
+        name = f"{label} with" if request.compare else label
+        image, done = _draw_one(pipe, request, model, seed, (width, height), request.settings, name.strip())
+        images.append(image)
+        yield Picture(
+            image=_side_by_side(images),
+            parameters=Parameters(
+                prompt=request.prompt,
+                steps=request.steps,
+                sampler=_sampler(pipe),
+                cfg_scale=request.guidance_scale,
+                seed=seed,
+                width=width,
+                height=height,
+                negative_prompt=request.cfg_negative,
+                model=model.name,
+                version=f"{PROGRAM}{__version__}",
+                settings=done,
+                extra=_extra(request, model, machine),
+            ),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _draw_one(
+    pipe: Any,
+    request: Request,
+    model: Model,
+    seed: int,
+    size: tuple[int, int],
+    settings: Settings,
+    label: str,
+) -> tuple[Image.Image, Settings | None]:
+    """One picture, and the settings that it was guided with: None unless the guidance's report says so."""
+    pipe.set_progress_bar_config(desc=label or None, disable=None, leave=True)  # None: on a terminal only
+    with guided(pipe, settings) as guidance:
+        pixels = pipe(
+            request.prompt,
+            negative_prompt=request.cfg_negative or None,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            width=size[0],
+            height=size[1],
+            # On the CPU, so that a seed is the same picture's beginning on every device.
+            generator=torch.Generator("cpu").manual_seed(seed),
+            max_sequence_length=model.sequence_length,
+            output_type="np",
+        ).images
+    if not np.isfinite(pixels).all():
+        raise ModelError(
+            "the picture has values that are not finite, so it is spoilt: use --dtype bfloat16 or float32"
+        )
+    image: Image.Image = pipe.image_processor.numpy_to_pil(pixels)[0]
+    if settings.method == "off":
+        return image, None
+    report = guidance.report
+    if report is None or report.method != settings.method or not report.guided_steps:
+        raise GuidanceError("guidance reports nothing that it did, so the picture cannot be called guided")
+    return image, settings
+
+
+def _extra(request: Request, model: Model, machine: Machine) -> dict[str, str]:
+    extra = dict(machine.recorded)
+    if request.compare:
+        extra[COMPARISON] = COMPARISON_VALUE
+    if fingerprint := model.fingerprint():
+        extra[FINGERPRINT] = fingerprint
+    return extra
+
+
+def _sampler(pipe: Any) -> str:
+    name = type(pipe.scheduler).__name__
+    return _SAMPLERS.get(name, name)
+
+
+def _side_by_side(images: list[Image.Image]) -> Image.Image:
+    if len(images) == 1:
+        return images[0]
+    width, height = images[0].size
+    sheet = Image.new("RGB", (width * len(images), height))
+    for column, image in enumerate(images):
+        sheet.paste(image, (column * width, 0))
+    return sheet

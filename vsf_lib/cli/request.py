@@ -1,0 +1,220 @@
+"""What is to be drawn, from flags and perhaps from an older picture, checked as far as no model is needed.
+
+Owns which source wins: an explicit flag, then the older picture, then the preset. Knows no torch and no file
+but the picture that is repeated.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vsf_lib.errors import PromptError, SettingsError
+from vsf_lib.metadata import Parameters, parse_parameters, read_png
+from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
+from vsf_lib.scenes.model import NAME, STEPS
+from vsf_lib.settings import Settings, fields
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+OFFLOADS = ("none", "model", "sequential")
+LARGEST_SEED = 2**32 - 1
+"""PyTorch's generator on the CPU reads no more bits: a larger seed would repeat a smaller one's picture."""
+MOST_STEPS = 1000
+USUAL_STEPS = 28
+"""For a model that no preset knows: the middle of what undistilled models are used with."""
+PROGRAM = "vsf "
+
+# Names of our own values in the infotext, beside the settings'.
+COMPARISON = "VSF comparison"
+COMPARISON_VALUE = "left without, right with the negative prompt"
+DEVICE = "VSF device"
+DTYPE = "VSF dtype"
+FINGERPRINT = "VSF model hash"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture, or several that differ in their seed only. `settings.method` is off where nothing is to be
+    guided."""
+
+    prompt: str
+    settings: Settings
+    steps: int
+    seed: int
+    size: tuple[int, int] | None
+    """Width and height; None is the model's own."""
+    batch: int
+    guidance_scale: float
+    compare: bool
+    model: str
+    device: str
+    dtype: str
+    offload: str
+    fingerprint: str = ""
+    """The weights that the picture to repeat was made with, if it says."""
+    notes: tuple[str, ...] = ()
+    """What the user should be told before it starts."""
+
+    @property
+    def cfg_negative(self) -> str:
+        """The negative prompt that classifier-free guidance reads, if it is on."""
+        alone = self.settings.method == "off" and self.guidance_scale > 1
+        return self.settings.negative_prompt if alone else ""
+
+
+def resolve(args: Namespace) -> Request:
+    """The request behind the arguments of `generate`; raises SettingsError or PromptError."""
+    notes: list[str] = []
+    image = parse_parameters(read_png(args.from_image)) if args.from_image is not None else None
+    extra: Mapping[str, str] = image.extra if image else {}
+    if image and not image.version.startswith(PROGRAM):
+        notes.append(f"{args.from_image} was not made by this program: expect a similar picture at best")
+    model = _first(args.model, image.model if image else NAME)
+    if not model.strip():
+        raise SettingsError("the model has no name: pass --model with scenes, a folder or a Hugging Face id")
+    preset = _preset(args.preset, args.method, model)
+    prompt = _prompt(args, image)
+    compare = bool(_first(args.compare, COMPARISON in extra))
+    scale = _first(args.guidance_scale, image.cfg_scale if image else 1.0)
+    if not (math.isfinite(scale) and 1 <= scale <= 100):
+        raise SettingsError(f"the guidance scale is {scale}, but must be a number from 1 (off) to 100")
+    settings = _effective(_settings(args, image, preset), compare, scale, image is not None, notes)
+    batch = _within("batch", _first(args.batch, 1), 1, LARGEST_SEED + 1)
+    last = LARGEST_SEED + 1 - batch
+    seed = _first(args.seed, image.seed if image else secrets.randbelow(last + 1))
+    steps = _within("steps", _first(args.steps, image.steps if image else _steps(model)), 1, MOST_STEPS)
+    if settings.method != "off":
+        if not settings.guided_steps(steps):
+            raise SettingsError(
+                f"none of {steps} steps lies between start {settings.start:g} and end {settings.end:g}, so "
+                "nothing would be guided: lower start, raise end, or take more steps"
+            )
+        if preset is UNKNOWN and settings.method == "vsf" and args.alpha is None and not image:
+            notes.append(f"{UNKNOWN.note} (--alpha {settings.alpha:g}; --preset names known models)")
+    return Request(
+        prompt=prompt,
+        settings=settings,
+        steps=steps,
+        seed=_within("seed", seed, 0, last),
+        size=_size(args.size) if args.size is not None else (image.width, image.height) if image else None,
+        batch=batch,
+        guidance_scale=scale,
+        compare=compare,
+        model=model,
+        device=_first(args.device, extra.get(DEVICE, "auto")),
+        dtype=_among("dtype", _first(args.dtype, extra.get(DTYPE, "auto")), DTYPES),
+        offload=_first(args.offload, "none"),
+        fingerprint=extra.get(FINGERPRINT, "") if image and model == image.model else "",
+        notes=tuple(notes),
+    )
+
+
+def preset_names() -> tuple[str, ...]:
+    """What `--preset` offers beside the kinds of model."""
+    return ("auto", "strong", *BASELINES)
+
+
+def _preset(name: str | None, method: str | None, model: str) -> Preset:
+    """The preset that `name` asks for; without a name the one for the method, or for the model."""
+    if name is None or name == "auto":
+        return baseline(method) if method is not None and method in BASELINES else preset_for(model)
+    if name == "strong":
+        found = preset_for(model, strong=True)
+    elif name in BASELINES:
+        found = baseline(name)
+    else:
+        kind = name.removesuffix("-strong")
+        if kind not in kinds():
+            raise SettingsError(
+                f"there is no preset {name!r}: choose one of {', '.join((*preset_names(), *kinds()))}"
+            )
+        found = preset_for(kind, strong=kind != name)
+    own = found.settings().method
+    if method not in (None, "off", own):
+        raise SettingsError(f"the preset {name} is for method {own}, but --method says {method}: drop one")
+    return found
+
+
+def _prompt(args: Namespace, image: Parameters | None) -> str:
+    prompt: str | None = _first(args.prompt, image.prompt if image else None)
+    if prompt is None:
+        raise PromptError('there is no prompt: pass --prompt "what the picture shows", or --from-image')
+    if not prompt.strip():
+        raise PromptError('the prompt is empty: pass --prompt "what the picture shows"')
+    if any("\ud800" <= sign <= "\udfff" for sign in prompt):
+        raise PromptError("the prompt holds half of a character: retype it")
+    return prompt.strip()
+
+
+def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Settings:
+    flags = {field.name: getattr(args, field.name) for field in fields()}
+    explicit = {name: value for name, value in flags.items() if value is not None}
+    base: dict[str, Any] = dict(preset.values)
+    if image and image.settings:
+        old = image.settings
+        if args.preset is None and args.method in (None, old.method):
+            base = old.model_dump()
+        else:  # another method or preset: what the picture says of strength means something else there
+            base |= {name: getattr(old, name) for name in ("negative_prompt", "start", "end")}
+    elif image:
+        base["negative_prompt"] = image.negative_prompt
+        if args.negative_prompt is None and args.method is None:
+            base["method"] = "off"
+    return Settings.create(**{**base, **explicit})
+
+
+def _effective(settings: Settings, compare: bool, scale: float, repeats: bool, notes: list[str]) -> Settings:
+    """The same settings, with method off where there is nothing to guide."""
+    off, empty = settings.method == "off", not settings.negative_prompt
+    if compare and off:
+        raise SettingsError("--compare has nothing to compare with method off: choose another --method")
+    if compare and empty:
+        raise PromptError(
+            "--compare needs a negative prompt: give --negative-prompt, what the picture must not show"
+        )
+    if not off and settings.negative_scale:
+        notes.append("negative_scale acts on Flux models only: ignored")
+        settings = settings.changed(negative_scale=0)
+    if off and not empty and scale <= 1:
+        notes.append("method off reads the negative prompt only with a --guidance-scale above 1: ignored")
+    if off or not empty:
+        return settings
+    if not repeats:
+        notes.append("no --negative-prompt, so nothing is guided: an ordinary picture")
+    return settings.changed(method="off")
+
+
+def _steps(model: str) -> int:
+    if model == NAME:
+        return STEPS
+    known = preset_for(model).steps
+    return known[1] if known else USUAL_STEPS
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,6})\s*(?:[x*\u00d7]\s*(\d{1,6})\s*)?", text, re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise SettingsError(f"the size is {text!r}, but must be like 1024x768, or one number for a square")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _within(name: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise SettingsError(f"{name} is {value}, but must be a whole number from {low} to {high}")
+    return value
+
+
+def _among(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}, but must be one of {', '.join(choices)}")
+    return value
+
+
+def _first(explicit: Any, otherwise: Any) -> Any:
+    return otherwise if explicit is None else explicit

@@ -75,7 +75,7 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What F.scaled_dot_product_attention does under torch.autocast, which overlooks the kernels' operators."""
+    """What F.scaled_dot_product_attention does under torch.autocast, which overlooks their operators."""
     device = tensors[0].device.type
     if device not in ("cpu", "cuda"):  # no kernels there: plain calls, which autocast knows
         return tensors

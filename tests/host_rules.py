@@ -16,6 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from hypothesis import settings
+
+# No test here is about time, and a busy machine is slow.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 FORGE_ROOT = os.environ.get("VSF_FORGE_ROOT")
 
 

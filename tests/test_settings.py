@@ -120,6 +120,15 @@ def test_our_own_line_brings_any_text_back(text):
     assert [infotext.decode(read[key]) for key in ("First key", "Other")] == [text, text]
 
 
+@hosts
+@given(TEXTS | NASTY | st.just(""))
+def test_any_text_under_any_name_survives_a_host(host, text):
+    value = infotext.encode(text, "Our key")
+    assert infotext.decode(through(host, {"Our key": value})["Our key"]) == text
+    assert len(f"{value}.".replace("\n", "").splitlines()) == 1
+    assert not set("\x00\t\r\x85\u2028\ufeff") & set(value)
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_is_written_exactly(value):
     assert float(infotext.read_pairs(infotext.write_pairs({"VSF alpha": value}))["VSF alpha"]) == value

@@ -112,7 +112,7 @@ def test_float16_values_at_the_limit_stay_finite(alpha, kernel):
 
 @pytest.mark.parametrize("alpha", [0.9, torch.tensor([0.9]), torch.tensor([[0.9, 0.8] * 20])])
 def test_float16_averages_that_round_upwards_stay_finite(alpha):
-    """A kernel rounds its weights to 16 bits, so an average of 65,504s may come out infinite. Here it does."""
+    """A kernel rounds its weights to 16 bits, so an average of 65,504s may be infinite. Here it is."""
     where = regions("IPN", 400, 1, 40)
     q, k, v = (torch.zeros(1, 1, 441, 16, dtype=torch.float16) for _ in range(3))
     q[:, :, :400, 0] = torch.linspace(2, 3.5, 400).half()

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_clean(command: list[str]) -> None:
     if importlib.util.find_spec(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if result.returncode != 0:
         pytest.fail(f"{' '.join(command)} says:\n{result.stdout}{result.stderr}", pytrace=False)

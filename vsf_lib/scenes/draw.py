@@ -1,6 +1,7 @@
 """Draws a scene as 64x64 pixels: flat colours, dark outlines, anti-aliased by drawing four times as large.
 
-Coordinates are the object's own: the body lies in about [-1, 1] x [-1, 1], y points down, y = 1 is the ground.
+Coordinates are the object's own: the body lies in about [-1, 1] x [-1, 1], y points down, y = 1 is the
+ground. Knows nothing of captions or models.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RGB: dict[str, tuple[int, int, int]] = {
     "white": (244, 244, 244),
 }
 _INK = (38, 38, 46)
-_TYRE = (56, 56, 64)
+_TYRE = (50, 50, 58)
 _GLASS = (170, 226, 240)
 _LEAF = (60, 150, 70)
 _BARK = (122, 80, 48)
@@ -74,7 +75,7 @@ class Pen:
 
 def _leaf(x: float, y: float, dx: float, dy: float, width: float) -> list[Point]:
     """A leaf from (x, y) to (x+dx, y+dy)."""
-    points = []
+    points: list[Point] = []
     for t in (0.0, 0.25, 0.5, 0.75, 1.0, 0.75, 0.5, 0.25):
         side = width * math.sin(math.pi * t) * (1 if len(points) <= 4 else -1)
         points.append((x + t * dx - side * dy, y + t * dy + side * dx))
@@ -97,7 +98,8 @@ def _car(pen: Pen, scene: Scene, rng: random.Random) -> None:
         pen.box(-1.0, 0.0, 1.0, 0.55, body)
     if _draws(scene, "windows"):
         pen.polygon(
-            [(-0.42 + cabin, 0.0), (-0.28 + cabin, -0.34), (-0.05 + cabin, -0.34), (-0.05 + cabin, 0.0)], _GLASS
+            [(-0.42 + cabin, 0.0), (-0.28 + cabin, -0.34), (-0.05 + cabin, -0.34), (-0.05 + cabin, 0.0)],
+            _GLASS,
         )
         pen.polygon(
             [(0.04 + cabin, 0.0), (0.04 + cabin, -0.34), (0.24 + cabin, -0.34), (0.4 + cabin, 0.0)], _GLASS
@@ -263,7 +265,7 @@ def _background(image: Image.Image, scene: Scene, rng: random.Random) -> None:
         "field": ((170, 214, 245), (126, 190, 96)),
         "beach": ((196, 232, 250), (236, 214, 160)),
         "snow": ((190, 200, 214), (232, 240, 248)),
-        "night": ((30, 34, 74), (48, 72, 66)),
+        "night": ((30, 34, 74), (62, 104, 90)),
     }[scene.place]
     draw.rectangle((0, 0, side, side), fill=sky)
     if scene.place == "beach":

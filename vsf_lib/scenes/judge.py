@@ -1,7 +1,7 @@
 """Reads a picture: which object in which colour and place, which parts, and is it a clean drawing.
 
-A small convolutional network trained on renders only (training/judge.py); it never sees a generated picture in
-training, and it is not told what was asked for.
+A small convolutional network trained on renders only (training/judge.py); it never sees a generated picture
+in training, and it is not told what was asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES
@@ -53,7 +53,7 @@ class _Residual(nn.Module):
 
 
 class JudgeNet(nn.Module):
-    """Pixels `[n, 3, 64, 64]` in -1..1 to logits: kind `[n, 11]`, colour `[n, 6]`, place, parts, clean `[n]`."""
+    """Pixels `[n, 3, 64, 64]` in -1..1 to logits `[n, labels]` of kind, colour, place, parts; clean `[n]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,12 +92,17 @@ class Judge:
         try:
             net.load_state_dict({name: t.float() for name, t in load_file(path).items()})
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"the judge's weights at {path} cannot be read ({error}); check them out again") from error
+            raise ModelError(
+                f"the judge's weights at {path} cannot be read ({error}); check them out again"
+            ) from error
         return cls(net)
 
     def save(self, path: Path) -> None:
         """Writes the weights in half precision."""
-        save_file({n: t.half() if t.is_floating_point() else t for n, t in self._net.state_dict().items()}, path)
+        state = self._net.state_dict()
+        # Training leaves the weights channels-last, which a safetensors file cannot hold.
+        half = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in state.items()}
+        save_file(half, path)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Verdict]:

@@ -32,4 +32,6 @@ def check_words(text: str, what: str) -> None:
             f"and the places {', '.join(PLACES.values())}"
         )
     if len(words) > MAX_WORDS:
-        raise PromptError(f"the {what} has {len(words)} words; the scenes model reads {MAX_WORDS}: shorten it")
+        raise PromptError(
+            f"the {what} has {len(words)} words; the scenes model reads {MAX_WORDS}: shorten it"
+        )

@@ -1,7 +1,7 @@
-"""What the little world holds: kinds of object, their removable parts, colours, places, and how captions name them.
+"""What the little world holds: kinds of object, removable parts, colours, places, and captions of them.
 
-Pure data and sampling; knows nothing of pixels (draw.py), of models or of guidance. Everything random comes from the
-caller's `random.Random`, so that a seed is a scene.
+Pure data and sampling; knows nothing of pixels (draw.py), of models or of guidance. Everything random comes
+from the caller's `random.Random`, so that a seed is a scene.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORDS: tuple[str, ...] = tuple(
 )
 
 PART_PRESENT = 0.95
-"""How often a part that could be there is there: "nearly always", though the caption often does not say so."""
+"""How often a part that could be there is there: nearly always, though captions often do not say so."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Scene:
 
 
 def is_held_out(kind: str, colour: str, place: str) -> bool:
-    """Whether this combination is kept from every training set, so that the benchmark draws what nobody saw."""
+    """Whether this combination is kept from training, so that the benchmark asks for what was never seen."""
     k, c, p = list(KINDS).index(kind), COLOURS.index(colour), list(PLACES).index(place)
     return (k + 2 * c + 3 * p) % 5 == 0
 
@@ -100,7 +100,7 @@ def article(word: str) -> str:
 
 
 def noun_phrase(kind: str, colour: str | None) -> str:
-    """"a red car", "an orange cat", "a car"."""
+    """Such as "a red car", "an orange cat" or "a car"."""
     words = [colour, kind] if colour else [kind]
     return " ".join([article(words[0]), *words])
 

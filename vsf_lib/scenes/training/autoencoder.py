@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from vsf_lib.scenes.training.common import Average, Scores, render_all, run_steps, to_pixels, training_scenes
 
 NOISE = 0.12
-"""Standard deviation of the noise on unit-variance latents in training: the decoder must forgive the sampler."""
+"""Standard deviation of the noise on latents in training: the decoder must forgive the sampler."""
 
 
 def build() -> AutoencoderKL:
@@ -40,7 +40,7 @@ def train(folder: Path, *, steps: int, batch: int, device: str, seed: int = 1) -
     """Writes `folder/vae`. Latents are kept near unit variance by a small KL term and measured in the end."""
     torch.manual_seed(seed)
     images = render_all(training_scenes(16000, seed))
-    model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build().to(device, memory_format=torch.channels_last)
     average = Average([model], 0.998)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     rng = np.random.default_rng(seed)
@@ -55,15 +55,25 @@ def train(folder: Path, *, steps: int, batch: int, device: str, seed: int = 1) -
         error = decoded - pixels
         # L1 for crisp edges, L2 against rare large errors, and a pull of the means to unit variance.
         prior = latent.mean.float().square().mean() - 1
-        return error.abs().mean() + error.square().mean() + 0.01 * F.relu(prior) + 1e-5 * latent.mean.float().square().mean()
+        return (
+            error.abs().mean()
+            + error.square().mean()
+            + 0.01 * F.relu(prior)
+            + 1e-5 * latent.mean.float().square().mean()
+        )
 
     run_steps(steps, 2e-3, optimiser, loss_at, average.update)
     average.swap()
     model.eval()
     with torch.no_grad():
         means = torch.cat(
-            [model.encode(to_pixels(images[i : i + 100], device)).latent_dist.mean for i in range(0, 2000, 100)]
+            [
+                model.encode(to_pixels(images[i : i + 100], device)).latent_dist.mean
+                for i in range(0, 2000, 100)
+            ]
         )
     model.register_to_config(shift_factor=float(means.mean()), scaling_factor=float(1 / means.std()))
     model.save_pretrained(folder / "vae")
-    Scores(folder / "scores.json").add("autoencoder", latent_mean=float(means.mean()), latent_std=float(means.std()))
+    Scores(folder / "scores.json").add(
+        "autoencoder", latent_mean=float(means.mean()), latent_std=float(means.std())
+    )

@@ -1,68 +1,114 @@
 """Distils the flow model to few steps without guidance: reflow on its own classifier-free-guided samples.
 
-The teacher turns noise into latents in many steps with CFG; the student learns the straight line between the two, at
-the noise levels that its few steps visit. This is what makes the model like the ones that VSF is for: no CFG left.
+The teacher turns noise into latents in many steps with CFG; the student learns the straight line between the
+two, at the noise levels that its few steps visit. This is what makes the model like the ones that VSF is for:
+no CFG left.
 """
 
 from __future__ import annotations
 
-import copy
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from vsf_lib.scenes.training.common import Average, run_steps, training_scenes
+from vsf_lib.scenes.training.common import (
+    Average,
+    PlainAttention,
+    in_parallel,
+    logger,
+    run_steps,
+    training_scenes,
+)
 from vsf_lib.scenes.training.flow import SHIFT, flow_loss, load, random_sigmas
-from vsf_lib.scenes.training.text import Captions, encode
 from vsf_lib.scenes.training.networks import Networks
+from vsf_lib.scenes.training.text import Captions, encode
 from vsf_lib.scenes.world import caption
 
 STEP_COUNTS = (4, 6, 8)
 
 
 def shifted_sigmas(steps: int) -> Tensor:
-    """The noise levels `[steps + 1]` that FlowMatchEulerDiscreteScheduler visits, ending at 0."""
-    sigma = torch.linspace(1.0, 1.0 / 1000, steps)
-    return torch.cat([SHIFT * sigma / (1 + (SHIFT - 1) * sigma), torch.zeros(1)])
+    """The noise levels `[steps + 1]` that the pipeline's scheduler visits, ending at 0."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+    scheduler.set_timesteps(steps)
+    return scheduler.sigmas
 
 
 @torch.inference_mode()
-def teach(networks: Networks, text: Tensor, pooled: Tensor, empty: tuple[Tensor, Tensor], noise: Tensor, *, steps: int, scale: float) -> Tensor:
-    """The teacher's latents for `noise`, by `steps` Euler steps with guidance `scale` below the highest noise levels."""
+def teach(
+    networks: Networks,
+    text: Tensor,
+    pooled: Tensor,
+    empty: tuple[Tensor, Tensor],
+    noise: Tensor,
+    *,
+    steps: int,
+    scale: float,
+) -> Tensor:
+    """The teacher's latents for `noise`, by `steps` Euler steps with classifier-free guidance `scale`."""
     n, sigmas, x = len(noise), shifted_sigmas(steps), noise
     both = torch.cat([empty[0].expand(n, -1, -1), text])
     both_pooled = torch.cat([empty[1].expand(n, -1), pooled])
     for i in range(steps):
-        time = torch.full((2 * n,), float(sigmas[i]) * 1000)
-        with torch.autocast("cpu", torch.bfloat16):
+        time = torch.full((2 * n,), float(sigmas[i]) * 1000, device=noise.device)
+        with torch.autocast(noise.device.type, torch.bfloat16), PlainAttention():
             v = networks.transformer(torch.cat([x, x]), both, both_pooled, time, return_dict=False)[0].float()
         blank, told = v.chunk(2)
         x = x + (sigmas[i + 1] - sigmas[i]) * (blank + scale * (told - blank))
     return x
 
 
-def make_pairs(folder: Path, *, count: int, steps: int, scale: float, seed: int, batch: int = 200) -> None:
-    """Writes `folder/pairs.pt`: noise, the teacher's latents, and captions."""
+def make_pairs(
+    folder: Path,
+    *,
+    count: int,
+    steps: int,
+    scale: float,
+    seed: int = 21,
+    device: str = "cpu",
+    workers: int = 1,
+) -> None:
+    """Writes `folder/pairs.pt`: noise, the teacher's latents, and captions; `count` in all."""
+    in_parallel(workers, _make_pairs, folder, count // workers, steps, scale, seed, device)
+    parts = [folder / f"pairs-{rank}.pt" for rank in range(workers)]
+    data = [torch.load(part) for part in parts]
+    merged: dict[str, Any] = {name: torch.cat([part[name] for part in data]) for name in ("noise", "latents")}
+    merged["captions"] = [text for part in data for text in part["captions"]]
+    torch.save(merged, folder / "pairs.pt")
+    for part in parts:
+        part.unlink()
+
+
+def _make_pairs(
+    rank: int, workers: int, folder: Path, count: int, steps: int, scale: float, seed: int, device: str
+) -> None:
+    seed += rank
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    networks = load(folder)
+    networks = load(folder, device=device)
     texts = [[caption(scene, rng)] for scene in training_scenes(count, seed, alone=0.06)]
     captions = Captions(texts)
-    empty_clip, empty_t5 = captions.empty()
-    with torch.inference_mode():
-        empty = encode(networks, empty_clip, empty_t5)
     noises, latents = [], []
-    for i in range(0, count, batch):
-        clip, t5 = captions.padded(range(i, min(i + batch, count)))
-        noise = torch.randn(len(clip), 8, 16, 16)
-        with torch.inference_mode():
-            text, pooled = encode(networks, clip, t5)
-        latents.append(teach(networks, text, pooled, empty, noise, steps=steps, scale=scale).half())
-        noises.append(noise.half())
-    torch.save({"noise": torch.cat(noises), "latents": torch.cat(latents), "captions": texts}, folder / "pairs.pt")
+    with torch.inference_mode():
+        empty_clip, empty_t5 = captions.empty()
+        empty = encode(networks, empty_clip.to(device), empty_t5.to(device))
+        for i in range(0, count, 200):
+            clip, t5 = captions.padded(range(i, min(i + 200, count)))
+            noise = torch.randn(len(clip), 8, 16, 16)
+            text, pooled = encode(networks, clip.to(device), t5.to(device))
+            taught = teach(networks, text, pooled, empty, noise.to(device), steps=steps, scale=scale)
+            latents.append(taught.half().cpu())
+            noises.append(noise.half())
+            logger.info("%d of %d pairs", min(i + 200, count), count)
+    torch.save(
+        {"noise": torch.cat(noises), "latents": torch.cat(latents), "captions": texts},
+        folder / f"pairs-{rank}.pt",
+    )
 
 
 def student_sigmas(count: int) -> Tensor:
@@ -72,32 +118,60 @@ def student_sigmas(count: int) -> Tensor:
     return torch.where(torch.rand(count) < 0.75, exact, random_sigmas(count)).clamp(1e-3, 1.0)
 
 
-def distil(folder: Path, *, steps: int, batch: int, learning_rate: float = 4e-4, seed: int = 9) -> None:
+def distil(
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 4e-4,
+    device: str = "cpu",
+    workers: int = 1,
+    seed: int = 9,
+) -> None:
     """Writes `folder/student.pt`. The text encoders stay the teacher's: words keep their meaning."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    in_parallel(workers, _distil, folder, steps, batch, learning_rate, device, seed)
+
+
+def _distil(
+    rank: int,
+    workers: int,
+    folder: Path,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    device: str,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed + rank)
+    rng = np.random.default_rng(seed + rank)
     data = torch.load(folder / "pairs.pt")
     captions = Captions(data["captions"])
-    networks = load(folder)
-    student = copy.deepcopy(networks.transformer)
+    networks = load(folder, device=device)
+    student = networks.transformer
     average = Average([student], 0.998)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.0)
+    optimiser = torch.optim.AdamW(
+        student.parameters(), lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True
+    )
 
     def loss_at(step: int) -> Tensor:
-        index, clip, t5 = captions.batch(rng, batch, dropped=0.0)
+        index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0)
         chosen = torch.from_numpy(index)
         with torch.no_grad():
-            text, pooled = encode(networks, clip, t5)
+            text, pooled = encode(networks, clip.to(device), t5.to(device))
         return flow_loss(
             student,
-            data["latents"][chosen].float(),
-            data["noise"][chosen].float(),
-            student_sigmas(len(chosen)),
+            data["latents"][chosen].float().to(device),
+            data["noise"][chosen].float().to(device),
+            student_sigmas(len(chosen)).to(device),
             text,
             pooled,
         )
 
-    run_steps(steps, learning_rate, optimiser, loss_at, average.update, every=100)
-    average.swap()
-    networks.transformer.load_state_dict(student.state_dict())
-    torch.save([m.state_dict() for m in networks.learners()], folder / "student.pt")
+    def after(step: int) -> None:
+        average.update(step)
+        if rank == 0 and ((step + 1) % 500 == 0 or step + 1 == steps):
+            average.swap()
+            torch.save([m.state_dict() for m in networks.learners()], folder / "student.pt")
+            average.swap()
+
+    run_steps(steps, learning_rate, optimiser, loss_at, after, every=100)

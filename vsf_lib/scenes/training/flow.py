@@ -1,4 +1,4 @@
-"""Trains the transformer and its text encoders from scratch by rectified flow in the autoencoder's latent space."""
+"""Trains the transformer and its text encoders from scratch: rectified flow between latents and noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
 
-from vsf_lib.scenes.training.common import Average, render_all, run_steps, to_pixels, training_scenes
+from vsf_lib.scenes.training.common import (
+    Average,
+    PlainAttention,
+    in_parallel,
+    render_all,
+    run_steps,
+    to_pixels,
+    training_scenes,
+)
 from vsf_lib.scenes.training.networks import Networks
 from vsf_lib.scenes.training.text import Captions, encode
 from vsf_lib.scenes.world import caption
@@ -20,24 +28,26 @@ SHIFT = 2.0
 """The scheduler's timestep shift: few steps spend more of themselves where the picture is decided."""
 
 
-def prepare(folder: Path, count: int, seed: int) -> None:
+def prepare(folder: Path, count: int, seed: int, *, device: str = "cpu") -> None:
     """Writes `folder/latents.pt`: normalised latents float16 `[count, 8, 16, 16]` and their captions."""
     scenes = training_scenes(count, seed)
     images = render_all(scenes)
     rng = random.Random(seed)
-    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").eval().to(device)
     latents = []
     with torch.inference_mode():
         for i in range(0, count, 200):
-            with torch.autocast("cpu", torch.bfloat16):
-                mean = vae.encode(to_pixels(images[i : i + 200])).latent_dist.mean
-            latents.append(((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor).half())
+            with torch.autocast(device, torch.bfloat16):
+                mean = vae.encode(to_pixels(images[i : i + 200], device)).latent_dist.mean
+            latents.append(
+                ((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor).half().cpu()
+            )
     captions = [[caption(scene, rng) for _ in range(CAPTIONS_EACH)] for scene in scenes]
     torch.save({"latents": torch.cat(latents), "captions": captions}, folder / "latents.pt")
 
 
 def initialise(transformer: SD3Transformer2DModel) -> None:
-    """Blocks start as the identity (zero modulation) and the output as zero, which trains faster and steadier."""
+    """Blocks start as the identity (zero modulation), the output as zero: this trains faster and steadier."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -55,39 +65,71 @@ def random_sigmas(count: int, generator: torch.Generator | None = None) -> Tenso
     return SHIFT * sigma / (1 + (SHIFT - 1) * sigma)
 
 
-def flow_loss(transformer: nn.Module, clean: Tensor, noise: Tensor, sigma: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
+def flow_loss(
+    transformer: nn.Module, clean: Tensor, noise: Tensor, sigma: Tensor, text: Tensor, pooled: Tensor
+) -> Tensor:
     """|v(x_sigma) - (noise - clean)|^2 with x_sigma = (1 - sigma) clean + sigma noise."""
     s = sigma.view(-1, 1, 1, 1)
     mixed = (1 - s) * clean + s * noise
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16), PlainAttention():
         velocity = transformer(mixed, text, pooled, sigma * 1000, return_dict=False)[0]
     return (velocity.float() - (noise - clean)).square().mean()
 
 
-def train(folder: Path, *, steps: int, batch: int, learning_rate: float = 1e-3, compiled: bool = False, seed: int = 5) -> None:
-    """Writes `folder/flow.pt`: the averaged weights of everything that learned."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+def train(
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 1e-3,
+    device: str = "cpu",
+    workers: int = 1,
+    seed: int = 5,
+) -> None:
+    """Writes `folder/flow.pt`: the averaged weights of everything that learned.
+
+    `batch` is that of all workers together.
+    """
+    in_parallel(workers, _train, folder, steps, batch, learning_rate, device, seed)
+
+
+def _train(
+    rank: int,
+    workers: int,
+    folder: Path,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    device: str,
+    seed: int,
+) -> None:
     data = torch.load(folder / "latents.pt")
-    latents, captions = data["latents"], Captions(data["captions"])
+    latents, captions = data["latents"].to(device), Captions(data["captions"])
     networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), seed)
     initialise(networks.transformer)
-    learners = networks.learners()
+    learners = [module.to(device) for module in networks.learners()]
     average = Average(learners, 0.9985)
     optimiser = torch.optim.AdamW(
-        [p for m in learners for p in m.parameters()], lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.01
+        [p for m in learners for p in m.parameters()],
+        lr=learning_rate,
+        betas=(0.9, 0.97),
+        weight_decay=0.01,
+        fused=True,
     )
-    forward = torch.compile(networks.transformer) if compiled else networks.transformer
+    # The weights above are the same in all workers; what they draw from here on is not.
+    torch.manual_seed(seed + rank)
+    rng = np.random.default_rng(seed + rank)
 
     def loss_at(step: int) -> Tensor:
-        index, clip, t5 = captions.batch(rng, batch, dropped=0.08)
-        clean = latents[torch.from_numpy(index)].float()
-        text, pooled = encode(networks, clip, t5)
-        return flow_loss(forward, clean, torch.randn_like(clean), random_sigmas(len(clean)), text, pooled)
+        index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.08)
+        clean = latents[torch.from_numpy(index).to(device)].float()
+        text, pooled = encode(networks, clip.to(device), t5.to(device))
+        sigma = random_sigmas(len(clean)).to(device)
+        return flow_loss(networks.transformer, clean, torch.randn_like(clean), sigma, text, pooled)
 
     def after(step: int) -> None:
         average.update(step)
-        if (step + 1) % 1000 == 0 or step + 1 == steps:
+        if rank == 0 and ((step + 1) % 500 == 0 or step + 1 == steps):
             average.swap()
             torch.save([m.state_dict() for m in learners], folder / "flow.pt")
             average.swap()
@@ -95,10 +137,10 @@ def train(folder: Path, *, steps: int, batch: int, learning_rate: float = 1e-3, 
     run_steps(steps, learning_rate, optimiser, loss_at, after, every=100)
 
 
-def load(folder: Path, name: str = "flow.pt") -> Networks:
+def load(folder: Path, name: str = "flow.pt", device: str = "cpu") -> Networks:
     """The networks as a training stage left them."""
     networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), 0)
-    for module, state in zip(networks.learners(), torch.load(folder / name), strict=True):
+    for module, state in zip(networks.learners(), torch.load(folder / name, map_location="cpu"), strict=True):
         module.load_state_dict(state)
-        module.eval()
+        module.eval().to(device)
     return networks

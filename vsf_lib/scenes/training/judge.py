@@ -1,6 +1,6 @@
 """Trains the judge on renders: whole ones, partly removed parts, harmless blemishes, and spoilt drawings.
 
-What counts as spoilt is decided here, before any picture is generated: ghosts of two drawings, bent or torn shapes,
+What counts as spoilt is decided here, before any picture is generated: ghosts of two drawings, bent shapes,
 strangers' patches, heavy blur or noise, shapeless blobs, and decodings of badly disturbed latents.
 """
 
@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from vsf_lib.scenes.draw import RGB, render
 from vsf_lib.scenes.judge import KIND_LABELS, NOTHING, PLACE_LABELS, Judge, JudgeNet
@@ -159,7 +159,9 @@ class Material:
         self.scenes = judge_scenes(count, seed)
         self.lost = [rng.choice(sorted(s.parts)) if s.parts else None for s in self.scenes]
         self.full = render_all(self.scenes)
-        self.less = render_all([s.without(p) if p else s for s, p in zip(self.scenes, self.lost, strict=True)])
+        self.less = render_all(
+            [s.without(p) if p else s for s, p in zip(self.scenes, self.lost, strict=True)]
+        )
         self.labels = labels_of(self.scenes)
         self.blobs = np.stack([blob_picture(seed + i) for i in range(count // 8)])
         self.decoded, self.disturbed = self._decode(autoencoder, self.full[: count // 4])
@@ -167,21 +169,23 @@ class Material:
     @staticmethod
     @torch.no_grad()
     def _decode(autoencoder: AutoencoderKL, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Harmless decodings, and decodings of latents disturbed in places, as a lost sampler would leave them."""
+        """Harmless decodings, and decodings of latents disturbed as a sampler that got lost leaves them."""
         good, bad = [], []
         scale = float(autoencoder.config.scaling_factor)
         for i in range(0, len(images), 100):
             latent = autoencoder.encode(to_pixels(images[i : i + 100])).latent_dist.mean
             n = len(latent)
             slight = torch.randn_like(latent) * torch.rand(n, 1, 1, 1) * 0.15
-            rough = F.interpolate(torch.randn(n, latent.shape[1], 5, 5), size=latent.shape[-2:], mode="bicubic")
+            rough = F.interpolate(
+                torch.randn(n, latent.shape[1], 5, 5), size=latent.shape[-2:], mode="bicubic"
+            )
             strong = (0.5 * torch.randn_like(latent) + rough) * torch.empty(n, 1, 1, 1).uniform_(0.7, 1.5)
             good.append(to_images(autoencoder.decode(latent + slight / scale).sample))
             bad.append(to_images(autoencoder.decode(latent + strong / scale).sample))
         return np.concatenate(good), np.concatenate(bad)
 
     def batch(self, size: int) -> tuple[Tensor, Labels]:
-        """Half clean (whole, decoded, without a part), half partial, spoilt or blobs; labels masked to what holds."""
+        """Half clean (rendered or decoded), half partial, spoilt or blobs; labels masked to what holds."""
         index = np.random.randint(len(self.scenes), size=size)
         which = torch.from_numpy(index)
         y = Labels(*(t[which].clone() for t in vars(self.labels).values()))
@@ -239,12 +243,14 @@ def loss_of(logits: dict[str, Tensor], y: Labels) -> Tensor:
     for name, weight in (("parts", 4.0), ("clean", 1.0)):
         target = getattr(y, name)
         known = ~target.isnan()
-        total = total + weight * F.binary_cross_entropy_with_logits(logits[name].float()[known], target[known])
+        total = total + weight * F.binary_cross_entropy_with_logits(
+            logits[name].float()[known], target[known]
+        )
     return total
 
 
 def accuracy(judge: Judge, scenes: list[Scene], images: np.ndarray) -> dict[str, float]:
-    """Share of pictures with the right kind, colour, all parts of the kind, clean, and all of these at once."""
+    """Shares of pictures with the right kind, colour, own parts, found clean, and all of these at once."""
     rows = []
     for scene, verdict in zip(scenes, judge(images), strict=True):
         own = set(KINDS[scene.owner])
@@ -261,24 +267,26 @@ def accuracy(judge: Judge, scenes: list[Scene], images: np.ndarray) -> dict[str,
     return {**shares, "all": float(table.all(1).mean())}
 
 
-def train(folder: Path, *, steps: int, batch: int, count: int, seed: int = 11) -> None:
+def train(folder: Path, *, steps: int, batch: int, count: int, device: str = "cpu", seed: int = 11) -> None:
     """Writes `folder/judge.safetensors` and its accuracy on fresh renders: plain, noisy, blurred."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
     autoencoder = AutoencoderKL.from_pretrained(folder / "vae").eval()
     material = Material(count, seed, autoencoder)
-    net = JudgeNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = JudgeNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-3)
 
     def loss_at(step: int) -> Tensor:
         pixels, y = material.batch(batch)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(pixels.contiguous(memory_format=torch.channels_last))
-        return loss_of(logits, y)
+        pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, torch.bfloat16):
+            logits = net(pixels)
+        # The labels and the loss are small and stay on the CPU.
+        return loss_of({name: value.cpu() for name, value in logits.items()}, y)
 
     run_steps(steps, 3e-3, optimiser, loss_at, clip=5.0)
-    judge = Judge(net)
+    judge = Judge(net.cpu())
     judge.save(folder / "judge.safetensors")
     judge = Judge.load(folder / "judge.safetensors")
     scenes = judge_scenes(4000, seed + 1)

@@ -1,7 +1,7 @@
 """The untrained small model: SD3.5's architecture from diffusers' and transformers' own classes, in small.
 
-What is like SD3.5-medium: joint blocks, dual attention in the first ones, RMS-normed queries and keys, two CLIP text
-encoders plus T5 in one text sequence, pooled CLIP vectors, a 2-D position table, rectified flow.
+What is like SD3.5-medium: joint blocks, dual attention in the first ones, RMS-normed queries and keys, two
+CLIP text encoders plus T5 in one text sequence, pooled CLIP vectors, a 2-D position table, rectified flow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -28,7 +33,7 @@ _PAD, _BOS, _UNK, _EOS = "<pad>", "<s>", "<unk>", "</s>"
 
 
 def build_tokenizer(*, begin: bool) -> PreTrainedTokenizerFast:
-    """Word-level: one token a word. `begin` puts a begin token first, as CLIP's tokenizer does and T5's does not."""
+    """Word-level: one token a word. `begin` puts a begin token first, as CLIP's does and T5's does not."""
     vocabulary = {token: i for i, token in enumerate([_PAD, _BOS, _UNK, _EOS, *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNK))
     core.normalizer = normalizers.Lowercase()

@@ -1,4 +1,4 @@
-"""Captions to the text sequence that SD3 reads, as its pipeline makes it, but batched, differentiable and cached by length."""
+"""Captions to the text sequence that SD3 reads: as its pipeline makes it, but batched and differentiable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsf_lib.scenes.training.common import PlainAttention
 from vsf_lib.scenes.training.networks import CLIP_LENGTH, T5_LENGTH, Networks, build_tokenizer
 
 LONG = 256
@@ -16,8 +17,9 @@ LONG = 256
 
 def encode(networks: Networks, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Text `[B, n_clip + n_t5, 128]` and pooled vector `[B, 128]` of token ids `[B, n_clip]`, `[B, n_t5]`."""
-    left = networks.clip_l(clip_ids, output_hidden_states=True)
-    right = networks.clip_g(clip_ids, output_hidden_states=True)
+    with PlainAttention():
+        left = networks.clip_l(clip_ids, output_hidden_states=True)
+        right = networks.clip_g(clip_ids, output_hidden_states=True)
     clip = torch.cat([left.hidden_states[-2], right.hidden_states[-2]], dim=-1)
     t5 = networks.t5(t5_ids)[0]
     return torch.cat([clip, t5.to(clip.dtype)], dim=1), torch.cat([left[0], right[0]], dim=-1)
@@ -26,8 +28,8 @@ def encode(networks: Networks, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor
 class Captions:
     """Tokenised captions, several per scene, and batches of them in the lengths that the model must know.
 
-    Mostly padded as the pipeline pads; now and then without any padding, as a negative prompt is encoded; now and
-    then padded to 256.
+    Mostly padded as the pipeline pads; now and then without any padding, as a negative prompt is encoded; now
+    and then padded to 256.
     """
 
     def __init__(self, captions: Sequence[Sequence[str]]) -> None:
@@ -57,7 +59,7 @@ class Captions:
         return self._empty_clip[None], self._empty_t5[None]
 
     def batch(self, rng: np.random.Generator, size: int, dropped: float) -> tuple[np.ndarray, Tensor, Tensor]:
-        """Scene indices `[n]`, CLIP ids and T5 ids; a share `dropped` of padded captions is empty (for CFG)."""
+        """Scene indices `[n]`, CLIP ids, T5 ids; a share `dropped` of padded captions is empty (for CFG)."""
         mode = rng.random()
         if mode < 0.04:
             size = max(1, size // 4)

@@ -1,0 +1,165 @@
+"""`bench scenes`: does the negative prompt work, at what cost to the picture, against what else a user has.
+
+Owns the course of the benchmark and its output; how pictures are drawn and scored stands in drawing.py.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.presets import baseline, preset_for
+from vsf_lib.settings import Settings
+
+log = logging.getLogger("vsf")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--quick", action="store_true", help="20 pairs, one seed and no sweeps, for a first look"
+    )
+    parser.add_argument("--steps", type=int, default=None, help="sampling steps (the model's own: 8)")
+    parser.add_argument("--pairs", type=int, default=None, help="how many prompt/negative pairs (200)")
+    parser.add_argument("--seeds", type=int, default=None, help="how many seeds a pair (2)")
+    parser.add_argument("--model", type=Path, default=None, help="another folder of a scenes model")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the results here")
+    parser.add_argument(
+        "--sheet", type=Path, default=Path("outputs/scenes-sheet.png"), help="where the contact sheet goes"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Runs it; prints the table to standard output."""
+    for name in ("steps", "pairs", "seeds"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name} is {value}, but must be 1 or more")
+    from vsf_lib.bench.drawing import load_pipeline
+    from vsf_lib.scenes.judge import Judge
+    from vsf_lib.scenes.model import FOLDER, STEPS
+
+    bench = Bench(
+        load_pipeline(args.model or FOLDER),
+        Judge.load(),
+        steps=args.steps or STEPS,
+        pairs=args.pairs or (20 if args.quick else 200),
+        seeds=args.seeds or (1 if args.quick else 2),
+        sweeps=not args.quick,
+    )
+    result, rows, titles = bench.compare()
+    from vsf_lib.bench.sheet import write_sheet
+
+    write_sheet(args.sheet, rows, titles)
+    if args.json is not None:
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        except OSError as error:
+            raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
+    print(table(result))
+    print(f"contact sheet: {args.sheet}")
+    return 0
+
+
+class Bench:
+    """One comparison: a model, a judge, the held-out pairs."""
+
+    def __init__(self, pipe: Any, judge: Any, *, steps: int, pairs: int, seeds: int, sweeps: bool) -> None:
+        from vsf_lib.bench.pairs import make_pairs
+
+        self._pipe, self._judge, self._steps, self._sweeps = pipe, judge, steps, sweeps
+        self._pairs = make_pairs(pairs)
+        self._tuning = make_pairs(60, held_out=False, seed=7)
+        self._seeds = range(1, seeds + 1)
+
+    def compare(self) -> tuple[dict[str, Any], list[tuple[str, np.ndarray]], list[str]]:
+        """The results as JSON, and the contact sheet's rows and column titles."""
+        from vsf_lib.bench.drawing import Method, draw, score
+
+        off = Settings(method="off")
+        methods = [
+            Method("none", off),
+            Method("vsf", preset_for("scenes").settings()),
+            Method("vsf-strong", preset_for("scenes", strong=True).settings()),
+            Method("nag", baseline("nag").settings()),
+            Method("nag-strong", baseline("nag-strong").settings()),
+            Method("nasa", baseline("nasa").settings()),
+            Method("cfg", off, guidance_scale=3.0),
+        ]
+        sweeps: dict[str, Any] = {}
+        if self._sweeps:
+            methods, sweeps = self._tuned(methods)
+        scores, rows = {}, []
+        for method in methods:
+            pictures = draw(self._pipe, self._pairs, method, seeds=self._seeds, steps=self._steps)
+            scores[method.name] = score(self._judge, self._pairs, pictures).as_json() | {
+                "values": method.describe()
+            }
+            rows.append((method.name, pictures[: min(12, len(self._pairs))]))
+            log.info("%s: %s", method.name, scores[method.name])
+        titles = [f"{pair.prompt}\nnot {pair.negative_prompt}" for pair in self._pairs[:12]]
+        return {**self._conditions(), "methods": scores, **sweeps}, rows, titles
+
+    def _tuned(self, methods: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The baselines at the best of their own sweeps, and VSF's curve; all on the tuning pairs."""
+        from dataclasses import replace
+
+        from vsf_lib.bench.drawing import draw, score
+        from vsf_lib.bench.sweep import POSITIVE_KEPT, alpha_at, baseline_candidates, best, vsf_candidates
+
+        def measure(candidates: Sequence[Any]) -> list[tuple[Any, Any]]:
+            drawn = [
+                (method, draw(self._pipe, self._tuning, method, seeds=(1,), steps=self._steps))
+                for method in candidates
+            ]
+            return [(method, score(self._judge, self._tuning, pictures)) for method, pictures in drawn]
+
+        chosen, log_of = {}, {}
+        for name, candidates in baseline_candidates().items():
+            results = measure(candidates)
+            chosen[name] = replace(best(results, POSITIVE_KEPT)[0], name=name)
+            log_of[name] = [{"values": m.describe(), **s.as_json()} for m, s in results]
+        curve = measure(vsf_candidates())
+        log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
+        beta = preset_for("scenes").beta
+        removal = {f"{share:.0%}": alpha_at(curve, beta, share) for share in (0.5, 0.9)}
+        return [chosen.get(m.name, m) for m in methods], {"alpha_at_removal": removal, "sweeps": log_of}
+
+    def _conditions(self) -> dict[str, Any]:
+        import diffusers
+        import torch
+
+        return {
+            "pairs": len(self._pairs),
+            "seeds": len(self._seeds),
+            "steps": self._steps,
+            "machine": platform.processor() or platform.machine(),
+            "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+        }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The methods' scores as text."""
+    lines = [f"{'method':<12} {'positive':>8} {'negative':>8} {'quality':>8}  values"]
+    for name, row in result["methods"].items():
+        lines.append(
+            f"{name:<12} {row['positive']:8.3f} {row['negative']:8.3f} {row['quality']:8.3f}  {row['values']}"
+        )
+    lines.append(
+        f"{result['pairs']} held-out pairs x {result['seeds']} seeds, {result['steps']} steps; "
+        f"torch {result['versions']['torch']}, diffusers {result['versions']['diffusers']}"
+    )
+    for share, alpha in result.get("alpha_at_removal", {}).items():
+        lines.append(
+            f"VSF alpha at {share} removal: {'never reached' if alpha is None else format(alpha, '.2f')}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""`scenes train`: all stages in order, each skipped when its result is already in the work folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vsf_lib.errors import SettingsError
+
+log = logging.getLogger("vsf.scenes")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/scenes-training"), help="where stages keep results"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="where the finished weights go (the package's own)"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="multiplies all numbers of steps and pictures"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def run(args: Namespace) -> int:
+    """Trains what is missing in the work folder and exports it."""
+    if not 0 < args.scale <= 100:
+        raise SettingsError(f"--scale is {args.scale}, but must be above 0 and up to 100: try 1")
+    import torch
+
+    logging.getLogger("vsf.scenes").setLevel(logging.INFO)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    args.work.mkdir(parents=True, exist_ok=True)
+    for name, result, stage in stages(args.work, args.scale, device):
+        if (args.work / result).exists():
+            log.info("%s: found in %s", name, args.work)
+            continue
+        log.info("%s: begins", name)
+        stage()
+    export(args.work, args.out)
+    return 0
+
+
+def stages(work: Path, scale: float, device: str) -> list[tuple[str, str, Callable[[], Any]]]:
+    """Each stage: name, file that it leaves, and call. The numbers are those of the shipped weights."""
+    from vsf_lib.scenes.training import autoencoder, distil, flow, gate, judge
+    from vsf_lib.scenes.training.common import Scores
+
+    def n(number: int) -> int:
+        return max(1, round(number * scale))
+
+    def gate_autoencoder() -> None:
+        Scores(work / "scores.json").add("reconstructions", **gate.check_autoencoder(work))
+
+    return [
+        ("autoencoder", "vae", lambda: autoencoder.train(work, steps=n(2000), batch=16, device=device)),
+        (
+            "judge",
+            "judge.safetensors",
+            lambda: judge.train(work, steps=n(1600), batch=64, count=n(12000), device=device),
+        ),
+        ("gate", "gate", gate_autoencoder),
+        ("latents", "latents.pt", lambda: flow.prepare(work, n(30000), 3, device=device)),
+        ("flow", "flow.pt", lambda: flow.train(work, steps=n(7000), batch=64, device=device)),
+        (
+            "pairs",
+            "pairs.pt",
+            lambda: distil.make_pairs(work, count=n(10000), steps=12, scale=2.0, seed=21, device=device),
+        ),
+        ("distillation", "student.pt", lambda: distil.distil(work, steps=n(2000), batch=64, device=device)),
+    ]
+
+
+def export(work: Path, out: Path | None) -> None:
+    """Writes the pipeline in half precision and the judge, then measures what was written: the last gate."""
+    import torch
+
+    from vsf_lib.bench.drawing import load_pipeline
+    from vsf_lib.scenes.judge import WEIGHTS, Judge
+    from vsf_lib.scenes.model import FOLDER
+    from vsf_lib.scenes.training.common import Scores
+    from vsf_lib.scenes.training.flow import SHIFT, load
+    from vsf_lib.scenes.training.gate import check_model
+
+    folder = FOLDER if out is None else out / "model"
+    weights = WEIGHTS if out is None else out / "judge.safetensors"
+    pipe = load(work, "student.pt").pipeline(SHIFT)
+    pipe.to(dtype=torch.float16)
+    pipe.save_pretrained(folder, safe_serialization=True)
+    shutil.copyfile(work / "judge.safetensors", weights)
+    Scores(work / "scores.json").add(
+        "model", unguided=check_model(load_pipeline(folder), Judge.load(weights))
+    )
+    shutil.copyfile(work / "scores.json", weights.parent / "scores.json")
+    log.info("exported to %s", folder.parent)

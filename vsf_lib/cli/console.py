@@ -35,6 +35,7 @@ class Console:
         self._log = logging.getLogger("vsf")
         self._handler = logging.StreamHandler(sys.stderr) if debug else None
         self._level = self._log.level
+        self._set: list[str] = []
 
     def __enter__(self) -> Console:
         for stream in (sys.stdout, sys.stderr):
@@ -48,14 +49,17 @@ class Console:
             self._log.setLevel(logging.DEBUG)
         else:
             warnings.simplefilter("ignore")
-            for name, value in _QUIET.items():
-                os.environ.setdefault(name, value)
+            for name in _QUIET.keys() - os.environ.keys():
+                os.environ[name] = _QUIET[name]
+                self._set.append(name)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._warnings.__exit__(kind, error, trace)
+        for name in self._set:
+            os.environ.pop(name, None)
         if self._handler is not None:
             self._log.removeHandler(self._handler)
             self._log.setLevel(self._level)

@@ -111,16 +111,17 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     from vsf_lib.cli.pictures import choose_machine, draw  # imports torch
 
     machine = choose_machine(request, model)
-    for text in request.notes:
-        note(text)
+    notes = list(request.notes)
     if request.fingerprint not in ("", model.fingerprint()):
-        note(f"{args.from_image} was made with other weights of this model: the picture will differ")
+        notes.append(f"{args.from_image} was made with other weights of this model, so the picture differs")
     if args.seed is None and args.from_image is None:
-        note(f"seed {request.seed}")
+        notes.append(f"seed {request.seed}")
     for picture in draw(request, model, machine, quiet=not args.debug):
         path = output.path(request.prompt, picture.parameters.seed, compare=request.compare)
         infotext = format_parameters(picture.parameters)
         write_png(path, picture.image, infotext)
+        while notes:  # only now, so that a run that fails says one thing
+            note(notes.pop(0))
         if not args.json:
             result(str(path))
         yield {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}

@@ -37,6 +37,8 @@ class Folder:
     path: Path
     variant: str | None
     """fp16 where the weights exist in that variant only."""
+    absent: tuple[str, ...]
+    """Parts that the index lists as left out, such as the big T5 text encoder."""
     weights: int
     """Bytes of all weights."""
     own_size: int
@@ -101,7 +103,7 @@ def find_model(asked: str) -> Model:
         path = Path(asked).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, no home, a zero byte
-        raise ModelError(f"{asked!r} cannot be the name of a model: {error}") from error
+        raise ModelError(f"cannot look for a model {_short(asked)}: {error}") from error
     if is_folder:
         return Model(_portable(path), inspect(path))
     if exists:
@@ -110,8 +112,8 @@ def find_model(asked: str) -> Model:
         )
     if not _HUB_ID.fullmatch(asked):
         raise ModelError(
-            f"there is no model {asked!r}: pass {NAME}, a folder in diffusers' format, or a Hugging Face id "
-            f"such as {_EXAMPLE}"
+            f"there is no model {_short(asked)}: pass {NAME}, a folder in diffusers' format, or a Hugging "
+            f"Face id such as {_EXAMPLE}"
         )
     return Model(asked, None)
 
@@ -131,9 +133,9 @@ def inspect(path: Path) -> Folder:
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
     }
-    absent = [name for name in _NEEDED if name not in parts]
-    if absent:
-        raise ModelError(f"{path / _INDEX} lists no {absent[0]}, which is needed to draw")
+    missing = [name for name in _NEEDED if name not in parts]
+    if missing:
+        raise ModelError(f"{path / _INDEX} lists no {missing[0]}, which is needed to draw")
     weights = {}
     for name, library in parts.items():
         if not (path / name).is_dir():
@@ -147,10 +149,15 @@ def inspect(path: Path) -> Folder:
             weights[name] = _weights(path / name, _STEMS[library])
     return Folder(
         path=path,
+        absent=tuple(name for name, entry in index.items() if entry == [None, None]),
         variant=_variant(path, {name: half for name, (half, _) in weights.items()}),
         weights=sum(size for _, size in weights.values()),
         **_sizes(path),
     )
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 200 else name[:197] + "...")
 
 
 def _portable(path: Path) -> str:

@@ -7,7 +7,6 @@ file but the model's.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,15 +62,13 @@ class Machine:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, "auto" being the best one; raises ModelError where this machine lacks it."""
+    """The device of that name, "auto" being the best one; ModelError where this machine lacks it."""
     kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in kinds.items() if there))
-    match = re.fullmatch(r"(cuda|mps|cpu)(?::(\d{1,3}))?", name)
-    if match is None:
-        raise SettingsError(f"device is {name!r}, but must be one of auto, {', '.join(kinds)} or cuda:1")
-    count = torch.cuda.device_count() if match[1] == "cuda" else int(kinds[match[1]])
-    if int(match[2] or 0) >= count:
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else int(kinds[kind])
+    if int(number or 0) >= count:
         there = ", ".join(kind for kind, there in kinds.items() if there)
         raise ModelError(
             f"this machine has no {name} that PyTorch {torch.__version__} can use: it has {there}"
@@ -156,7 +153,11 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
             library.disable_progress_bar()
     try:
         pipe = getattr(diffusers, PIPELINE).from_pretrained(
-            folder.path, torch_dtype=machine.dtype, variant=folder.variant, use_safetensors=True
+            folder.path,
+            torch_dtype=machine.dtype,
+            variant=folder.variant,
+            use_safetensors=True,
+            **dict.fromkeys(folder.absent),
         )
     except (
         OSError,

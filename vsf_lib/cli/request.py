@@ -107,7 +107,7 @@ def resolve(args: Namespace) -> Request:
         guidance_scale=scale,
         compare=compare,
         model=model,
-        device=_first(args.device, extra.get(DEVICE, "auto")),
+        device=_device(_first(args.device, extra.get(DEVICE, "auto"))),
         dtype=_among("dtype", _first(args.dtype, extra.get(DTYPE, "auto")), DTYPES),
         offload=_first(args.offload, "none"),
         fingerprint=extra.get(FINGERPRINT, "") if image and model == image.model else "",
@@ -214,6 +214,12 @@ def _among(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise SettingsError(f"{name} is {value!r}, but must be one of {', '.join(choices)}")
     return value
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|(cuda|mps|cpu)(:\d{1,3})?", name, re.ASCII):
+        raise SettingsError(f"device is {name!r}, but must be one of {', '.join(DEVICES)} or cuda:1")
+    return name
 
 
 def _first(explicit: Any, otherwise: Any) -> Any:

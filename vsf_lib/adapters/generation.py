@@ -42,8 +42,7 @@ class Report:
     negative_tokens: tuple[int, ...]
     """Per image, the length of its negative embedding."""
     share: Tensor | None
-    """`[guided steps, images, n_i]`: the negative's share of each image token's attention, if it was
-    recorded."""
+    """`[guided steps, images, n_i]`: the negative's share of each image token's attention, if recorded."""
 
 
 class _Batch(NamedTuple):
@@ -52,6 +51,7 @@ class _Batch(NamedTuple):
     negative: Tensor
     mask: Tensor | None
     guided: Tensor | None
+    picked: Tensor | None
 
 
 class Generation:
@@ -88,8 +88,7 @@ class Generation:
     def open(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[GuidedCall, tuple[Any, ...], dict[str, Any]] | None:
-        """The guided call that a denoiser call becomes, with its arguments; None leaves it exactly as it
-        is."""
+        """The guided call that a denoiser call becomes, with its arguments; None leaves it as it is."""
         text = self._adapter.text(args, kwargs)
         if text is None:
             return None
@@ -106,6 +105,7 @@ class Generation:
             settings=self._settings,
             n_n=batch.negative.shape[1],
             guided_rows=batch.guided,
+            picked=batch.picked,
             negative_mask=batch.mask,
             kernel=self._kernel,
             record_share=self._record_share,
@@ -115,10 +115,12 @@ class Generation:
     def _batch(self, rows: tuple[bool, ...]) -> _Batch:
         # Unconditional rows carry the negative too, because a batch has one length, and are switched off.
         times = len(rows) // len(self._negative)
+        guided = None if all(rows) else torch.tensor(rows, device=self._negative.device)
         return _Batch(
             self._negative.repeat(times, 1, 1),
             None if self._mask is None else self._mask.repeat(times, 1),
-            None if all(rows) else torch.tensor(rows, device=self._negative.device),
+            guided,
+            None if guided is None else guided.nonzero().flatten(),
         )
 
     def close(self, call: GuidedCall, claimed: tuple[str, ...], output: Tensor) -> None:
@@ -135,9 +137,8 @@ class Generation:
         self._kernels |= call.kernels
         share = call.share()
         if share is not None:
-            self._shares[step] = share if call.guided_rows is None else share[call.guided_rows]
-        # Gathered on the device and read once at the end: a wait per step would cost more than guidance
-        # itself.
+            self._shares[step] = share
+        # Gathered on the device and read once at the end: a wait per step costs more than guidance does.
         finite = torch.isfinite(output).all()
         self._finite = finite if self._finite is None else self._finite & finite
 

@@ -33,6 +33,8 @@ class GuidedCall:
     """`[B]` bool, False on unconditional rows; None if every row is guided."""
     negative_mask: Tensor | None
     """`[B, n_n]` bool, False on padding."""
+    picked: Tensor | None = None
+    """The guided rows as indices, where `guided_rows` is given."""
     kernel: str = "auto"
     record_share: bool = False
     layers: set[str] = field(default_factory=set)
@@ -45,7 +47,8 @@ class GuidedCall:
         self, name: str, q: Tensor, k: Tensor, v: Tensor, *, image: slice, positive: slice, negative: slice
     ) -> Tensor:
         """The guided attention `[B, H, L, D]` of one layer; q, k and v after norm and position, N in them."""
-        self.kernels.add(_kernel_name(self, q))
+        if not self.kernels:  # the layers of one network are alike
+            self.kernels.add(_kernel_name(self, q))
         regions: _Regions = {"image": image, "positive": positive, "negative": negative}
         out = _METHODS[self.settings.method](self, q, k, v, regions)
         self.layers.add(name)
@@ -63,9 +66,11 @@ class GuidedCall:
         self._share = mean if self._share is None else self._share + mean
 
     def share(self) -> Tensor | None:
-        """The negative's share of image attention `[B, n_i]`, mean over heads and layers; None if not
-        recorded."""
-        return None if self._share is None else self._share / len(self.layers)
+        """The negative's share of attention `[guided rows, n_i]`, mean over heads and layers, if recorded."""
+        if self._share is None:
+            return None
+        mean = self._share / len(self.layers)
+        return mean if self.picked is None else mean.index_select(0, self.picked)
 
 
 def _vsf(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:

@@ -77,7 +77,13 @@ def find_adapter(pipe: object) -> Adapter:
     names = {cls.__name__ for cls in type(pipe).__mro__}
     for row in _TABLE:
         if row.pipeline in names:
-            adapter: Adapter = importlib.import_module(row.module).ADAPTER
+            try:
+                adapter: Adapter = importlib.import_module(row.module).ADAPTER
+            except ImportError as error:
+                raise ModelError(
+                    f"guidance for {row.pipeline} needs diffusers 0.34 or later: "
+                    f"{error}; install a version that has them"
+                ) from error
             return adapter
     supported = ", ".join(row.pipeline for row in _TABLE)
     raise ModelError(f"a {type(pipe).__name__} cannot be guided; load the model with one of: {supported}")

@@ -7,6 +7,7 @@ and attention processors are exchanged during a guided call only. Knows no netwo
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Sequence
@@ -92,6 +93,7 @@ class Session:
         before = self._pipe.__dict__.get(name)
         original = getattr(self._pipe, name)
 
+        @functools.wraps(original)
         def shadow(*args: Any, **kwargs: Any) -> Any:
             return act(original, *args, **kwargs) if self._active else original(*args, **kwargs)
 

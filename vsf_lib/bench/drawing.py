@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -65,7 +64,6 @@ class Score:
 
 def load_pipeline(folder: Path) -> Any:
     """The small model, in float32 and quiet."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from diffusers import StableDiffusion3Pipeline
     from diffusers.utils.logging import disable_progress_bar
 
@@ -74,7 +72,7 @@ def load_pipeline(folder: Path) -> Any:
             f"{folder} holds no trained model: run `python -m vsf_lib scenes train`, or check it out again"
         )
     disable_progress_bar()
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -56,6 +56,7 @@ def run(args: Namespace) -> int:
         sweeps=not args.quick,
     )
     result, rows, titles = bench.compare()
+    print(table(result))
     from vsf_lib.bench.sheet import write_sheet
 
     write_sheet(args.sheet, rows, titles)
@@ -65,7 +66,6 @@ def run(args: Namespace) -> int:
             args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         except OSError as error:
             raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
-    print(table(result))
     print(f"contact sheet: {args.sheet}")
     return 0
 
@@ -73,12 +73,14 @@ def run(args: Namespace) -> int:
 class Bench:
     """One comparison: a model, a judge, the held-out pairs."""
 
-    def __init__(self, pipe: Any, judge: Any, *, steps: int, pairs: int, seeds: int, sweeps: bool) -> None:
+    def __init__(
+        self, pipe: Any, judge: Any, *, steps: int, pairs: int, seeds: int, sweeps: bool, tuning: int = 60
+    ) -> None:
         from vsf_lib.bench.pairs import make_pairs
 
         self._pipe, self._judge, self._steps, self._sweeps = pipe, judge, steps, sweeps
         self._pairs = make_pairs(pairs)
-        self._tuning = make_pairs(60, held_out=False, seed=7)
+        self._tuning = make_pairs(tuning, held_out=False, seed=7)
         self._seeds = range(1, seeds + 1)
 
     def compare(self) -> tuple[dict[str, Any], list[tuple[str, np.ndarray]], list[str]]:
@@ -114,7 +116,14 @@ class Bench:
         from dataclasses import replace
 
         from vsf_lib.bench.drawing import draw, score
-        from vsf_lib.bench.sweep import POSITIVE_KEPT, alpha_at, baseline_candidates, best, vsf_candidates
+        from vsf_lib.bench.sweep import (
+            POSITIVE_KEPT,
+            VSF_BETAS,
+            alpha_at,
+            baseline_candidates,
+            best,
+            vsf_candidates,
+        )
 
         def measure(candidates: Sequence[Any]) -> list[tuple[Any, Any]]:
             drawn = [
@@ -128,9 +137,9 @@ class Bench:
             results = measure(candidates)
             chosen[name] = replace(best(results, POSITIVE_KEPT)[0], name=name)
             log_of[name] = [{"values": m.describe(), **s.as_json()} for m, s in results]
-        curve = measure(vsf_candidates())
-        log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
         beta = preset_for("scenes").beta
+        curve = measure(vsf_candidates(sorted({*VSF_BETAS, beta})))
+        log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
         removal = {f"{share:.0%}": alpha_at(curve, beta, share) for share in (0.5, 0.9)}
         return [chosen.get(m.name, m) for m in methods], {"alpha_at_removal": removal, "sweeps": log_of}
 

@@ -58,7 +58,9 @@ def alpha_at(results: Sequence[tuple[Method, Score]], beta: float, share: float)
     curve = sorted(
         (method.settings.alpha, score.negative) for method, score in results if method.settings.beta == beta
     )
+    if curve and curve[0][1] >= share:
+        return curve[0][0]
     for (low, before), (high, after) in pairwise(curve):
         if before < share <= after:
             return low + (high - low) * (share - before) / (after - before)
-    return curve[0][0] if curve and curve[0][1] >= share else None
+    return None

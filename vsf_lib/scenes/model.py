@@ -22,7 +22,7 @@ def check_words(text: str, what: str) -> None:
 
     The list of what is known is part of the message: there is no other way for a user to find out.
     """
-    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    words = re.findall(r"\w+|[^\w\s]+", text.lower())  # as the tokenizers divide it
     unknown = list(dict.fromkeys(word for word in words if word not in WORDS))
     if unknown:
         named = ", ".join(repr(word) for word in unknown[:5])

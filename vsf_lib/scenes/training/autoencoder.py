@@ -36,10 +36,10 @@ def build() -> AutoencoderKL:
     )
 
 
-def train(folder: Path, *, steps: int, batch: int, device: str, seed: int = 1) -> None:
+def train(folder: Path, *, steps: int, batch: int, device: str, count: int = 16000, seed: int = 1) -> None:
     """Writes `folder/vae`. Latents are kept near unit variance by a small KL term and measured in the end."""
     torch.manual_seed(seed)
-    images = render_all(training_scenes(16000, seed))
+    images = render_all(training_scenes(count, seed))
     model = build().to(device, memory_format=torch.channels_last)
     average = Average([model], 0.998)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -69,7 +69,7 @@ def train(folder: Path, *, steps: int, batch: int, device: str, seed: int = 1) -
         means = torch.cat(
             [
                 model.encode(to_pixels(images[i : i + 100], device)).latent_dist.mean
-                for i in range(0, 2000, 100)
+                for i in range(0, min(2000, count), 100)
             ]
         )
     model.register_to_config(shift_factor=float(means.mean()), scaling_factor=float(1 / means.std()))

@@ -59,11 +59,17 @@ def stages(work: Path, scale: float, device: str) -> list[tuple[str, str, Callab
         Scores(work / "scores.json").add("reconstructions", **gate.check_autoencoder(work))
 
     return [
-        ("autoencoder", "vae", lambda: autoencoder.train(work, steps=n(2000), batch=16, device=device)),
+        (
+            "autoencoder",
+            "vae",
+            lambda: autoencoder.train(work, steps=n(2000), batch=16, count=n(16000), device=device),
+        ),
         (
             "judge",
             "judge.safetensors",
-            lambda: judge.train(work, steps=n(1600), batch=64, count=n(12000), device=device),
+            lambda: judge.train(
+                work, steps=n(1600), batch=64, count=n(12000), checked=n(4000), device=device
+            ),
         ),
         ("gate", "gate", gate_autoencoder),
         ("latents", "latents.pt", lambda: flow.prepare(work, n(30000), 3, device=device)),

@@ -25,6 +25,8 @@ logger = logging.getLogger("vsf.scenes")
 
 def render_all(scenes: list[Scene], workers: int = 2) -> np.ndarray:
     """All scenes as uint8 `[n, 64, 64, 3]`."""
+    if len(scenes) < 1000:  # not worth a process
+        return np.stack([render(scene) for scene in scenes])
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         return np.stack(pool.map(render, scenes, chunksize=256))
 

@@ -76,7 +76,7 @@ def make_pairs(
     """Writes `folder/pairs.pt`: noise, the teacher's latents, and captions; `count` in all."""
     in_parallel(workers, _make_pairs, folder, count // workers, steps, scale, seed, device)
     parts = [folder / f"pairs-{rank}.pt" for rank in range(workers)]
-    data = [torch.load(part) for part in parts]
+    data = [torch.load(part, weights_only=True) for part in parts]
     merged: dict[str, Any] = {name: torch.cat([part[name] for part in data]) for name in ("noise", "latents")}
     merged["captions"] = [text for part in data for text in part["captions"]]
     torch.save(merged, folder / "pairs.pt")
@@ -144,7 +144,7 @@ def _distil(
 ) -> None:
     torch.manual_seed(seed + rank)
     rng = np.random.default_rng(seed + rank)
-    data = torch.load(folder / "pairs.pt")
+    data = torch.load(folder / "pairs.pt", weights_only=True)
     captions = Captions(data["captions"])
     networks = load(folder, device=device)
     student = networks.transformer

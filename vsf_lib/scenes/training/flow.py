@@ -103,7 +103,7 @@ def _train(
     device: str,
     seed: int,
 ) -> None:
-    data = torch.load(folder / "latents.pt")
+    data = torch.load(folder / "latents.pt", weights_only=True)
     latents, captions = data["latents"].to(device), Captions(data["captions"])
     networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), seed)
     initialise(networks.transformer)
@@ -140,7 +140,9 @@ def _train(
 def load(folder: Path, name: str = "flow.pt", device: str = "cpu") -> Networks:
     """The networks as a training stage left them."""
     networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), 0)
-    for module, state in zip(networks.learners(), torch.load(folder / name, map_location="cpu"), strict=True):
+    for module, state in zip(
+        networks.learners(), torch.load(folder / name, map_location="cpu", weights_only=True), strict=True
+    ):
         module.load_state_dict(state)
         module.eval().to(device)
     return networks

@@ -163,8 +163,8 @@ class Material:
             [s.without(p) if p else s for s, p in zip(self.scenes, self.lost, strict=True)]
         )
         self.labels = labels_of(self.scenes)
-        self.blobs = np.stack([blob_picture(seed + i) for i in range(count // 8)])
-        self.decoded, self.disturbed = self._decode(autoencoder, self.full[: count // 4])
+        self.blobs = np.stack([blob_picture(seed + i) for i in range(max(1, count // 8))])
+        self.decoded, self.disturbed = self._decode(autoencoder, self.full[: max(1, count // 4)])
 
     @staticmethod
     @torch.no_grad()
@@ -267,8 +267,17 @@ def accuracy(judge: Judge, scenes: list[Scene], images: np.ndarray) -> dict[str,
     return {**shares, "all": float(table.all(1).mean())}
 
 
-def train(folder: Path, *, steps: int, batch: int, count: int, device: str = "cpu", seed: int = 11) -> None:
-    """Writes `folder/judge.safetensors` and its accuracy on fresh renders: plain, noisy, blurred."""
+def train(
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    count: int,
+    checked: int = 4000,
+    device: str = "cpu",
+    seed: int = 11,
+) -> None:
+    """Writes `folder/judge.safetensors`, and its accuracy on `checked` fresh renders to the scores."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -289,7 +298,7 @@ def train(folder: Path, *, steps: int, batch: int, count: int, device: str = "cp
     judge = Judge(net.cpu())
     judge.save(folder / "judge.safetensors")
     judge = Judge.load(folder / "judge.safetensors")
-    scenes = judge_scenes(4000, seed + 1)
+    scenes = judge_scenes(checked, seed + 1)
     images = render_all(scenes)
     noise = np.random.default_rng(seed).normal(0, 8, images.shape)
     blurred = [np.asarray(Image.fromarray(i).filter(ImageFilter.GaussianBlur(0.6))) for i in images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,14 @@ def test_default_output_never_replaces_a_picture(run, model):
         "outputs/a-red-car-1-3.png",
     ]
     assert len({read_png(path) for path in paths}) == 1
+
+
+def test_progress_bar_on_a_terminal_only(run, model, monkeypatch):
+    assert "%|" not in run(*CAR, "--model", model, "--seed", "1").err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = run(*CAR, *WITHOUT_WHEELS, "--model", model, "--seed", "1", "--batch", "2", "--compare").err
+    for label in ("1/2 without: 100%|", "1/2 with: 100%|", "2/2 without: 100%|", "2/2 with: 100%|"):
+        assert label in shown
 
 
 def test_random_seed_is_told_and_recorded(run, model):

@@ -20,7 +20,7 @@ from vsf_lib import __version__
 from vsf_lib.cli.console import Console, close_broken_output, is_out_of_memory
 from vsf_lib.errors import SettingsError, VSFError
 
-__all__ = ["main"]
+__all__ = ["INTERRUPTED", "main"]
 
 PROGRAM = "python -m vsf_lib"
 FAILED = 2

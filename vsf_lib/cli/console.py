@@ -113,6 +113,5 @@ def _written(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        raise OutputError(
-            f"cannot write to standard output: {error.strerror or error}; the pictures made so far are kept"
-        ) from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write to standard output: {reason}; look at where it goes") from error

@@ -7,6 +7,7 @@ file but the model's.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from vsf_lib.settings import Settings
 _BIG = 4 * 2**30
 """Bytes of weights from which a CPU gets them in bfloat16, since float32 might not fit."""
 _OFF = Settings(method="off")
+_SLOW = 2**30
+"""Bytes of weights from which loading shows its progress."""
 _SAMPLERS = {"FlowMatchEulerDiscreteScheduler": "Euler"}
 
 
@@ -150,7 +153,8 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
     if quiet:
         for library in (diffusers.utils.logging, transformers.utils.logging):
             library.set_verbosity_error()
-            library.disable_progress_bar()
+            if folder.weights < _SLOW or not sys.stderr.isatty():
+                library.disable_progress_bar()
     try:
         pipe = getattr(diffusers, PIPELINE).from_pretrained(
             folder.path,

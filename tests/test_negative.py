@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -110,6 +111,7 @@ def test_t5_is_not_what_a_slice_of_the_padded_encoding_is() -> None:
     torch.testing.assert_close(unpadded, encoder.features(torch.tensor([ids[:3]]))[0])
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.sampled_from([*WORDS, "unknown"]), min_size=1, max_size=40), st.integers(3, 12))
 def test_chunks_keep_every_word_in_order_in_its_own_frame(words: list[str], limit: int) -> None:
     ids = ids_of(" ".join(words), echo(CLIP_TOKENIZER, limit, chunked=True))

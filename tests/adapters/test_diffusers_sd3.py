@@ -172,6 +172,26 @@ def test_strength_changes_the_picture_and_the_kernels_agree(shared: Any) -> None
     assert difference(pictures["auto"], stronger) > 0.02 * scale
 
 
+def test_a_negative_longer_than_clip_keeps_every_word(shared: Any) -> None:
+    text = " ".join(["small", "blue", "roof", "sail"] * 5)
+    with guided(shared, VSF, text) as guidance:
+        generate(shared, num_inference_steps=1)
+    assert guidance.report is not None
+    # 20 words: in two pieces of CLIP's 16, each with a begin and an end, then in T5 with one end
+    assert guidance.report.negative_tokens == ((20 + 2 * 2) + (20 + 1),)
+
+
+def test_bfloat16(pipe: Any) -> None:
+    with guided(pipe, VSF):
+        expected = generate(pipe, num_inference_steps=1)
+    plain = generate(pipe, num_inference_steps=1)
+    pipe.to(dtype=torch.bfloat16)
+    with guided(pipe, VSF):
+        half = generate(pipe, num_inference_steps=1)
+    assert half.dtype == torch.bfloat16
+    assert float((half.float() - expected).std()) < 0.25 * float((plain - expected).std())
+
+
 def test_recorded_share_is_the_attention_to_the_flipped_tokens(shared: Any) -> None:
     settings = VSF.changed(start=0.25)
     with Recorder(shared) as seen, guided(shared, settings, record_share=True) as guidance:

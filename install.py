@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -510,6 +511,8 @@ def say(line: str) -> None:
 
 
 def entry() -> int:
+    # So that ending this process also ends its pip, and says so by the exit code.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return main(sys.argv[1:])
     except KeyboardInterrupt:

@@ -77,8 +77,6 @@ def test_comparison_is_both_pictures_side_by_side(draw):
     "words",
     [
         (),
-        WITHOUT_WHEELS,
-        (*WITHOUT_WHEELS, "--compare"),
         (*WITHOUT_WHEELS, "--compare", "--dtype", "bfloat16"),
         (*WITHOUT_WHEELS, "--alpha", "3", "--end", "0.5", "--size", "48x72"),
         (*WITHOUT_WHEELS, "--method", "nag", "--nag-phi", "7.5"),

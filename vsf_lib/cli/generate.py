@@ -17,7 +17,7 @@ from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request
 from vsf_lib.errors import ModelError
 from vsf_lib.metadata import format_parameters, write_png
 from vsf_lib.presets import kinds
-from vsf_lib.scenes.model import NAME, check_words
+from vsf_lib.scenes.model import NAME, SIZE, check_words
 from vsf_lib.settings import SettingField, fields
 
 _MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequential, or close other programs"
@@ -114,6 +114,8 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     notes = list(request.notes)
     if request.fingerprint not in ("", model.fingerprint()):
         notes.append(f"{args.from_image} was made with other weights of this model, so the picture differs")
+    if model.built_in and request.size not in (None, (SIZE, SIZE)):
+        notes.append(f"the {NAME} model has learnt {SIZE}x{SIZE} only: expect poor pictures at other sizes")
     if args.seed is None and args.from_image is None:
         notes.append(f"seed {request.seed}")
     for picture in draw(request, model, machine, quiet=not args.debug):

@@ -19,7 +19,7 @@ from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, NAME
 
 PIPELINE = "StableDiffusion3Pipeline"
 USUAL_SEQUENCE_LENGTH = 256
-_INDEX = "model_index.json"
+INDEX = "model_index.json"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _NEEDED = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
@@ -120,14 +120,9 @@ def find_model(asked: str) -> Model:
 
 def inspect(path: Path) -> Folder:
     """Reads what is cheap to read in a diffusers folder; raises ModelError naming the file that is wrong."""
-    if not (path / _INDEX).is_file():
-        raise ModelError(f"{path} is no model: it has no {_INDEX}; pass a folder in diffusers' format")
-    index = _read_json(path / _INDEX)
-    if index.get("_class_name") != PIPELINE:
-        raise ModelError(
-            f"{path / _INDEX} is of a {index.get('_class_name')}, but only {PIPELINE} (Stable Diffusion 3 "
-            "and 3.5) is supported"
-        )
+    if not (path / INDEX).is_file():
+        raise ModelError(f"{path} is no model: it has no {INDEX}; pass a folder in diffusers' format")
+    index = read_index(path / INDEX)
     parts = {
         name: entry[0]
         for name, entry in index.items()
@@ -135,7 +130,7 @@ def inspect(path: Path) -> Folder:
     }
     missing = [name for name in _NEEDED if name not in parts]
     if missing:
-        raise ModelError(f"{path / _INDEX} lists no {missing[0]}, which is needed to draw")
+        raise ModelError(f"{path / INDEX} lists no {missing[0]}, which is needed to draw")
     weights = {}
     for name, library in parts.items():
         if not (path / name).is_dir():
@@ -154,6 +149,17 @@ def inspect(path: Path) -> Folder:
         weights=sum(size for _, size in weights.values()),
         **_sizes(path),
     )
+
+
+def read_index(file: Path) -> dict[str, Any]:
+    """What a model_index.json says; raises ModelError unless it is of a pipeline that can be guided."""
+    index = _read_json(file)
+    kind = index.get("_class_name")
+    if kind != PIPELINE:
+        raise ModelError(
+            f"{file} is of a {kind}, but only {PIPELINE} (Stable Diffusion 3 and 3.5) is supported"
+        )
+    return index
 
 
 def _short(name: str) -> str:

@@ -7,6 +7,7 @@ file but the model's.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from PIL import Image
 from vsf_lib import __version__
 from vsf_lib.adapters import guided
 from vsf_lib.cli.console import is_out_of_memory
-from vsf_lib.cli.model import PIPELINE, Folder, Model, inspect
+from vsf_lib.cli.model import INDEX, PIPELINE, Folder, Model, inspect, read_index
 from vsf_lib.cli.request import (
     COMPARISON,
     COMPARISON_VALUE,
@@ -117,10 +118,15 @@ def fetch(model: Model) -> Folder:
     """The model's folder, downloaded first if it is on the hub; raises ModelError with the remedy."""
     if model.folder is not None:
         return model.folder
-    from diffusers import StableDiffusion3Pipeline
+    import diffusers
+    from huggingface_hub import hf_hub_download
 
     try:
-        path = StableDiffusion3Pipeline.download(model.name, use_safetensors=True)
+        # The smallest file first, so that gigabytes of another kind of model are not fetched for nothing.
+        read_index(Path(hf_hub_download(model.name, INDEX)))
+        path = getattr(diffusers, PIPELINE).download(model.name, use_safetensors=True)
+    except ModelError:
+        raise
     except Exception as error:  # the hub's client has no common base class across its versions
         raise ModelError(f"cannot get {model.name!r}: {_why_not(error)}") from error
     return inspect(Path(path))
@@ -131,6 +137,8 @@ def _why_not(error: BaseException | None) -> str:
     names = set()
     while error is not None:
         names |= {cls.__name__ for cls in type(error).__mro__}
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            return "the disk is full; HF_HOME names the folder that models are kept in"
         error = error.__cause__ or error.__context__
     if "GatedRepoError" in names:
         return "its licence must be accepted on its page, and then hf auth login run here"

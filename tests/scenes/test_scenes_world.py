@@ -146,9 +146,7 @@ def test_noun_phrase(kind: str, colour: str | None, text: str) -> None:
     assert noun_phrase(kind, colour) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["wheels", "A RED CAR, on a field", "a car with wheels and windows at night"]
-)
+@pytest.mark.parametrize("text", ["wheels", "A RED CAR, on a field", "a car with wheels at night"])
 def test_known_words_pass(text: str) -> None:
     check_words(text, "prompt")
 

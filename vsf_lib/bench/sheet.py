@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 from vsf_lib.errors import OutputError
 
 _TITLE = 14
+_TITLES = 4
+"""Lines of text above a column: the longest prompt takes three, its negative one."""
 _LABEL = 92
 
 
@@ -20,18 +22,19 @@ def write_sheet(
     """Writes a PNG. `rows` are a name and pictures uint8 `[n, h, w, 3]` each; `columns` title them."""
     height, width = (side * scale for side in rows[0][1].shape[1:3])
     sheet = Image.new(
-        "RGB", (_LABEL + width * len(columns), 2 * _TITLE + height * len(rows)), (255, 255, 255)
+        "RGB", (_LABEL + width * len(columns), _TITLES * _TITLE + height * len(rows)), (255, 255, 255)
     )
     draw = ImageDraw.Draw(sheet)
     for j, column in enumerate(columns):
         first, _, second = column.partition("\n")
-        draw.text((_LABEL + j * width + 2, 1), first, fill=(0, 0, 0))
-        draw.text((_LABEL + j * width + 2, _TITLE), second, fill=(170, 0, 0))
+        lines = [(line, (0, 0, 0)) for line in _wrapped(draw, first, width - 4)[: _TITLES - 1]]
+        for k, (line, ink) in enumerate([*lines, (second, (170, 0, 0))]):
+            draw.text((_LABEL + j * width + 2, k * _TITLE + 1), line, fill=ink)
     for i, (name, pictures) in enumerate(rows):
-        draw.text((4, 2 * _TITLE + i * height + height // 2 - 6), name, fill=(0, 0, 0))
+        draw.text((4, _TITLES * _TITLE + i * height + height // 2 - 6), name, fill=(0, 0, 0))
         for j, picture in enumerate(pictures[: len(columns)]):
             tile = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(tile, (_LABEL + j * width, 2 * _TITLE + i * height))
+            sheet.paste(tile, (_LABEL + j * width, _TITLES * _TITLE + i * height))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -39,3 +42,15 @@ def write_sheet(
         raise OutputError(
             f"the contact sheet cannot be written to {path} ({error}); choose another --sheet"
         ) from error
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if draw.textlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

@@ -1,4 +1,4 @@
-"""VSF (Value Sign Flip): a negative prompt for distilled image and video models, said inside the attention."""
+"""VSF (Value Sign Flip): negative prompts for distilled image and video models, inside the attention."""
 
 from __future__ import annotations
 

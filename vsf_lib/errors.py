@@ -1,7 +1,7 @@
-"""The errors that vsf_lib raises. Each message names what was wrong, with its value, and what to do about it.
+"""The errors that vsf_lib raises. Each message names what was wrong, with its value, and what to do.
 
-Everything a user can cause derives from VSFError, so that a front end (command line, WebUI, studio) turns it into
-one line; anything else is a defect and keeps its traceback.
+Everything a user can cause derives from VSFError, so that a front end (command line, WebUI, studio) turns it
+into one line; anything else is a defect and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from vsf_lib.scenes.training import distil, flow, gate
 from vsf_lib.scenes.training.command import stages
 from vsf_lib.scenes.training.common import (
     Average,
+    Checkpoint,
     PlainAttention,
     cosine,
     in_parallel,
@@ -34,7 +35,15 @@ from vsf_lib.scenes.training.common import (
     training_scenes,
 )
 from vsf_lib.scenes.training.judge import SPOILERS, Material, blemish, judge_scenes, loss_of
-from vsf_lib.scenes.training.networks import CLIP_LENGTH, T5_LENGTH, Networks, build_tokenizer
+from vsf_lib.scenes.training.networks import (
+    CLIP_LENGTH,
+    STUDENT_LAYERS,
+    T5_LENGTH,
+    TEACHER_LAYERS,
+    Networks,
+    build_tokenizer,
+    build_transformer,
+)
 from vsf_lib.scenes.training.text import LONG, Captions, encode
 from vsf_lib.scenes.world import PARTS, caption
 
@@ -368,12 +377,42 @@ def test_pairs_are_straight_lines_to_learn(work: Path) -> None:
 
 
 def test_distillation_leaves_the_text_encoders_alone(work: Path) -> None:
-    teacher, student = flow.load(work), flow.load(work, "student.pt")
+    teacher, student = flow.load(work), flow.load(work, "student.pt", layers=STUDENT_LAYERS)
     for name in ("clip_l", "clip_g", "t5"):
         before, after = getattr(teacher, name).state_dict(), getattr(student, name).state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before), name
     before, after = teacher.transformer.state_dict(), student.transformer.state_dict()
     assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_student_is_the_teacher_less_one_layer() -> None:
+    torch.manual_seed(8)
+    teacher = build_transformer(TEACHER_LAYERS)
+    idle = teacher.transformer_blocks[4]
+    for modulation in (idle.norm1.linear, idle.norm1_context.linear):
+        torch.nn.init.zeros_(modulation.weight)
+        torch.nn.init.zeros_(modulation.bias)
+    arguments = (
+        torch.randn(2, 8, 16, 16),
+        torch.randn(2, 9, 128),
+        torch.randn(2, 128),
+        torch.tensor([900.0, 40.0]),
+    )
+    with torch.inference_mode():
+        whole = teacher(*arguments, return_dict=False)[0]
+        less = distil.without_layer(teacher, 4)(*arguments, return_dict=False)[0]
+        other = distil.without_layer(teacher, 3)(*arguments, return_dict=False)[0]
+    assert torch.allclose(less, whole, atol=1e-6), "an idle layer is not missed"
+    assert not torch.allclose(other, whole, atol=1e-3)
+
+
+def test_an_unfinished_stage_leaves_no_finished_file(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    keep = Checkpoint(tmp_path / "x.pt", Average([module], 0.9), [module], rank=0)
+    keep(499)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.part.pt"]
+    keep.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
 
 
 def test_gates_refuse_what_has_not_learnt(work: Path, untrained: Any) -> None:

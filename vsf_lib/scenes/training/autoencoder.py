@@ -62,7 +62,7 @@ def train(folder: Path, *, steps: int, batch: int, device: str, count: int = 160
             + 1e-5 * latent.mean.float().square().mean()
         )
 
-    run_steps(steps, 2e-3, optimiser, loss_at, average.update)
+    run_steps(steps, 2e-3, [optimiser], loss_at, average.update)
     average.swap()
     model.eval()
     with torch.no_grad():

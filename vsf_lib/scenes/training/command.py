@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -26,6 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--scale", type=float, default=1.0, help="multiplies all numbers of steps and pictures"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--workers", type=int, default=None, help="processes on a CPU (one per core, 4 at most)"
+    )
 
 
 def run(args: Namespace) -> int:
@@ -36,8 +40,9 @@ def run(args: Namespace) -> int:
 
     logging.getLogger("vsf.scenes").setLevel(logging.INFO)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    workers = args.workers or (min(4, os.cpu_count() or 1) if device == "cpu" else 1)
     args.work.mkdir(parents=True, exist_ok=True)
-    for name, result, stage in stages(args.work, args.scale, device):
+    for name, result, stage in stages(args.work, args.scale, device, workers):
         if (args.work / result).exists():
             log.info("%s: found in %s", name, args.work)
             continue
@@ -47,7 +52,9 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def stages(work: Path, scale: float, device: str) -> list[tuple[str, str, Callable[[], Any]]]:
+def stages(
+    work: Path, scale: float, device: str, workers: int = 1
+) -> list[tuple[str, str, Callable[[], Any]]]:
     """Each stage: name, file that it leaves, and call. The numbers are those of the shipped weights."""
     from vsf_lib.scenes.training import autoencoder, distil, flow, gate, judge
     from vsf_lib.scenes.training.common import Scores
@@ -68,18 +75,28 @@ def stages(work: Path, scale: float, device: str) -> list[tuple[str, str, Callab
             "judge",
             "judge.safetensors",
             lambda: judge.train(
-                work, steps=n(1600), batch=64, count=n(12000), checked=n(4000), device=device
+                work, steps=n(3500), batch=64, count=n(10000), checked=n(4000), device=device
             ),
         ),
         ("gate", "gate", gate_autoencoder),
         ("latents", "latents.pt", lambda: flow.prepare(work, n(30000), 3, device=device)),
-        ("flow", "flow.pt", lambda: flow.train(work, steps=n(7000), batch=64, device=device)),
+        (
+            "flow",
+            "flow.pt",
+            lambda: flow.train(work, steps=n(5000), batch=64, device=device, workers=workers),
+        ),
         (
             "pairs",
             "pairs.pt",
-            lambda: distil.make_pairs(work, count=n(10000), steps=12, scale=2.0, seed=21, device=device),
+            lambda: distil.make_pairs(
+                work, count=n(6000), steps=10, scale=2.0, device=device, workers=workers
+            ),
         ),
-        ("distillation", "student.pt", lambda: distil.distil(work, steps=n(2000), batch=64, device=device)),
+        (
+            "distillation",
+            "student.pt",
+            lambda: distil.distil(work, steps=n(1500), batch=64, device=device, workers=workers),
+        ),
     ]
 
 
@@ -93,15 +110,18 @@ def export(work: Path, out: Path | None) -> None:
     from vsf_lib.scenes.training.common import Scores
     from vsf_lib.scenes.training.flow import SHIFT, load
     from vsf_lib.scenes.training.gate import check_model
+    from vsf_lib.scenes.training.networks import STUDENT_LAYERS
 
-    folder = FOLDER if out is None else out / "model"
-    weights = WEIGHTS if out is None else out / "judge.safetensors"
-    pipe = load(work, "student.pt").pipeline(SHIFT)
+    judge = work / "judge.safetensors"
+    built = work / "model"
+    pipe = load(work, "student.pt", layers=STUDENT_LAYERS).pipeline(SHIFT)
     pipe.to(dtype=torch.float16)
-    pipe.save_pretrained(folder, safe_serialization=True)
-    shutil.copyfile(work / "judge.safetensors", weights)
-    Scores(work / "scores.json").add(
-        "model", unguided=check_model(load_pipeline(folder), Judge.load(weights))
-    )
-    shutil.copyfile(work / "scores.json", weights.parent / "scores.json")
-    log.info("exported to %s", folder.parent)
+    pipe.save_pretrained(built, safe_serialization=True)
+    Scores(work / "scores.json").add("model", unguided=check_model(load_pipeline(built), Judge.load(judge)))
+    # Only what passed replaces what was there.
+    weights = WEIGHTS if out is None else out / WEIGHTS.name
+    folder = FOLDER if out is None else out / FOLDER.name
+    shutil.copytree(built, folder, dirs_exist_ok=True)
+    shutil.copyfile(judge, weights)
+    shutil.copyfile(work / "scores.json", weights.with_name("scores.json"))
+    log.info("exported to %s", weights.parent)

@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,34 @@ class Average:
             average.copy_(live)
 
 
+class Checkpoint:
+    """Averages after each step and keeps the averaged weights now and then; the file's name is its state.
+
+    `x.part.pt` is what an unfinished run left; `x.pt` exists only when the stage is done.
+    """
+
+    def __init__(self, path: Path, average: Average, modules: Sequence[nn.Module], rank: int) -> None:
+        self._path, self._part = path, path.with_suffix(".part.pt")
+        self._average, self._modules, self._rank = average, modules, rank
+
+    def __call__(self, step: int) -> None:
+        self._average.update(step)
+        if (step + 1) % 500 == 0:
+            self._write()
+
+    def finish(self) -> None:
+        """Leaves the averaged weights in the modules and in the stage's file."""
+        self._write()
+        if self._rank == 0:
+            self._part.replace(self._path)
+
+    def _write(self) -> None:
+        if self._rank == 0:
+            self._average.swap()
+            torch.save([module.state_dict() for module in self._modules], self._part)
+            self._average.swap()
+
+
 class Scores:
     """The log of what each stage scored, kept beside the weights as JSON."""
 
@@ -174,10 +202,26 @@ def _share_gradients(parameters: list[nn.Parameter]) -> None:
         start += p.numel()
 
 
+def muon_and_adam(modules: Iterable[nn.Module], learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, Adam for the rest.
+
+    Muon's step is scaled to the size of Adam's, so that one learning rate serves both.
+    """
+    hidden, rest = [], []
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            inside = parameter.ndim == 2 and ".weight" in name and ("blocks." in name or "layers." in name)
+            (hidden if inside and "norm" not in name else rest).append(parameter)
+    return [
+        torch.optim.Muon(hidden, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.01, fused=True),
+    ]
+
+
 def run_steps(
     steps: int,
     learning_rate: float,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     loss_at: Callable[[int], Tensor],
     after: Callable[[int], None] | None = None,
     *,
@@ -185,17 +229,20 @@ def run_steps(
     every: int = 200,
 ) -> None:
     """The loop that every stage runs: schedule, backward, clip, step, log."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
     total = 0.0
     for step in range(steps):
-        for group in optimiser.param_groups:
+        for group in groups:
             group["lr"] = cosine(step, steps, learning_rate)
         loss = loss_at(step)
-        optimiser.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         loss.backward()
         _share_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, clip)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         if after is not None:
             after(step)
         total += loss.detach().item()

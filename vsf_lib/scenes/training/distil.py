@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
 from vsf_lib.scenes.training.common import (
     Average,
+    Checkpoint,
     PlainAttention,
     in_parallel,
     logger,
@@ -25,7 +26,7 @@ from vsf_lib.scenes.training.common import (
     training_scenes,
 )
 from vsf_lib.scenes.training.flow import SHIFT, flow_loss, load, random_sigmas
-from vsf_lib.scenes.training.networks import Networks
+from vsf_lib.scenes.training.networks import STUDENT_LAYERS, TEACHER_LAYERS, Networks, build_transformer
 from vsf_lib.scenes.training.text import Captions, encode
 from vsf_lib.scenes.world import caption
 
@@ -147,7 +148,7 @@ def _distil(
     data = torch.load(folder / "pairs.pt", weights_only=True)
     captions = Captions(data["captions"])
     networks = load(folder, device=device)
-    student = networks.transformer
+    networks.transformer = student = shortened(networks, data, captions).to(device)
     average = Average([student], 0.998)
     optimiser = torch.optim.AdamW(
         student.parameters(), lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True
@@ -156,22 +157,63 @@ def _distil(
     def loss_at(step: int) -> Tensor:
         index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0)
         chosen = torch.from_numpy(index)
-        with torch.no_grad():
-            text, pooled = encode(networks, clip.to(device), t5.to(device))
-        return flow_loss(
-            student,
-            data["latents"][chosen].float().to(device),
-            data["noise"][chosen].float().to(device),
-            student_sigmas(len(chosen)).to(device),
-            text,
-            pooled,
-        )
+        sigma = student_sigmas(len(chosen))
+        return pair_loss(networks, student, data, chosen, clip, t5, sigma)
 
-    def after(step: int) -> None:
-        average.update(step)
-        if rank == 0 and ((step + 1) % 500 == 0 or step + 1 == steps):
-            average.swap()
-            torch.save([m.state_dict() for m in networks.learners()], folder / "student.pt")
-            average.swap()
+    keep = Checkpoint(folder / "student.pt", average, networks.learners(), rank)
+    run_steps(steps, learning_rate, [optimiser], loss_at, keep, every=100)
+    keep.finish()
 
-    run_steps(steps, learning_rate, optimiser, loss_at, after, every=100)
+
+def pair_loss(
+    networks: Networks,
+    transformer: SD3Transformer2DModel,
+    data: dict[str, Any],
+    chosen: Tensor,
+    clip: Tensor,
+    t5: Tensor,
+    sigma: Tensor,
+) -> Tensor:
+    """The flow loss on the straight lines from noise to the teacher's latents, of the pairs `chosen`."""
+    device = transformer.device
+    with torch.no_grad():
+        text, pooled = encode(networks, clip.to(device), t5.to(device))
+    clean, noise = (data[name][chosen].float().to(device) for name in ("latents", "noise"))
+    return flow_loss(transformer, clean, noise, sigma.to(device), text, pooled)
+
+
+@torch.no_grad()
+def shortened(networks: Networks, data: dict[str, Any], captions: Captions) -> SD3Transformer2DModel:
+    """The teacher's transformer less the layer whose loss is felt least: distillation makes up for it.
+
+    Only plain joint layers are candidates: those with dual attention and the last one are of another kind.
+    """
+    teacher = networks.transformer
+    first = len(teacher.config.dual_attention_layers)
+    chosen = torch.arange(min(192, len(data["noise"])))
+    clip, t5 = captions.padded(chosen.tolist())
+    sigma = torch.linspace(0.05, 1.0, len(chosen))
+    losses = {
+        index: float(pair_loss(networks, shorter, data, chosen, clip, t5, sigma))
+        for index in range(first, TEACHER_LAYERS - 1)
+        for shorter in [without_layer(teacher, index)]
+    }
+    least = min(losses, key=lambda index: losses[index])
+    logger.info("layer %d is left out; loss without each: %s", least, losses)
+    return without_layer(teacher, least)
+
+
+def without_layer(teacher: SD3Transformer2DModel, index: int) -> SD3Transformer2DModel:
+    """A copy of `teacher` in which the layers after `index` have moved down by one."""
+    state = {}
+    for name, value in teacher.state_dict().items():
+        prefix, _, rest = name.partition(".")
+        if prefix == "transformer_blocks":
+            number, _, rest = rest.partition(".")
+            if int(number) == index:
+                continue
+            name = f"{prefix}.{int(number) - (int(number) > index)}.{rest}"
+        state[name] = value
+    student = build_transformer(STUDENT_LAYERS)
+    student.load_state_dict(state)
+    return student.to(teacher.device)

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from vsf_lib.scenes.training.common import (
     Average,
+    Checkpoint,
     PlainAttention,
     in_parallel,
+    muon_and_adam,
     render_all,
     run_steps,
     to_pixels,
     training_scenes,
 )
-from vsf_lib.scenes.training.networks import Networks
+from vsf_lib.scenes.training.networks import TEACHER_LAYERS, Networks
 from vsf_lib.scenes.training.text import Captions, encode
 from vsf_lib.scenes.world import caption
 
@@ -85,12 +87,14 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     seed: int = 5,
+    continued: bool = False,
 ) -> None:
     """Writes `folder/flow.pt`: the averaged weights of everything that learned.
 
-    `batch` is that of all workers together.
+    `batch` is that of all workers together; `continued` begins with the weights of `flow.part.pt`, which an
+    interrupted run left, but at the beginning of the schedule.
     """
-    in_parallel(workers, _train, folder, steps, batch, learning_rate, device, seed)
+    in_parallel(workers, _train, folder, steps, batch, learning_rate, device, seed, continued)
 
 
 def _train(
@@ -102,20 +106,19 @@ def _train(
     learning_rate: float,
     device: str,
     seed: int,
+    continued: bool,
 ) -> None:
     data = torch.load(folder / "latents.pt", weights_only=True)
     latents, captions = data["latents"].to(device), Captions(data["captions"])
-    networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), seed)
-    initialise(networks.transformer)
+    if continued:
+        networks = load(folder, "flow.part.pt")
+    else:
+        vae = AutoencoderKL.from_pretrained(folder / "vae")
+        networks = Networks.build(vae, seed, TEACHER_LAYERS)
+        initialise(networks.transformer)
     learners = [module.to(device) for module in networks.learners()]
     average = Average(learners, 0.9985)
-    optimiser = torch.optim.AdamW(
-        [p for m in learners for p in m.parameters()],
-        lr=learning_rate,
-        betas=(0.9, 0.97),
-        weight_decay=0.01,
-        fused=True,
-    )
+    optimisers = muon_and_adam(learners, learning_rate)
     # The weights above are the same in all workers; what they draw from here on is not.
     torch.manual_seed(seed + rank)
     rng = np.random.default_rng(seed + rank)
@@ -127,19 +130,14 @@ def _train(
         sigma = random_sigmas(len(clean)).to(device)
         return flow_loss(networks.transformer, clean, torch.randn_like(clean), sigma, text, pooled)
 
-    def after(step: int) -> None:
-        average.update(step)
-        if rank == 0 and ((step + 1) % 500 == 0 or step + 1 == steps):
-            average.swap()
-            torch.save([m.state_dict() for m in learners], folder / "flow.pt")
-            average.swap()
-
-    run_steps(steps, learning_rate, optimiser, loss_at, after, every=100)
+    keep = Checkpoint(folder / "flow.pt", average, learners, rank)
+    run_steps(steps, learning_rate, optimisers, loss_at, keep, every=100)
+    keep.finish()
 
 
-def load(folder: Path, name: str = "flow.pt", device: str = "cpu") -> Networks:
+def load(folder: Path, name: str = "flow.pt", device: str = "cpu", layers: int = TEACHER_LAYERS) -> Networks:
     """The networks as a training stage left them."""
-    networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), 0)
+    networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), 0, layers)
     for module, state in zip(
         networks.learners(), torch.load(folder / name, map_location="cpu", weights_only=True), strict=True
     ):

@@ -92,14 +92,19 @@ def build_t5() -> T5EncoderModel:
     )
 
 
-def build_transformer() -> SD3Transformer2DModel:
+TEACHER_LAYERS = 7
+STUDENT_LAYERS = 6
+"""The whole pipeline must stay below 10 MB in half precision."""
+
+
+def build_transformer(layers: int) -> SD3Transformer2DModel:
     """The denoiser: 64 image tokens, CLIP's 16 and T5's tokens as text."""
     return SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
         in_channels=8,
         out_channels=8,
-        num_layers=7,
+        num_layers=layers,
         attention_head_dim=32,
         num_attention_heads=4,
         joint_attention_dim=128,
@@ -122,10 +127,10 @@ class Networks:
     t5: T5EncoderModel
 
     @classmethod
-    def build(cls, vae: AutoencoderKL, seed: int) -> Networks:
+    def build(cls, vae: AutoencoderKL, seed: int, layers: int = STUDENT_LAYERS) -> Networks:
         """Untrained, but for the autoencoder."""
         torch.manual_seed(seed)
-        return cls(vae, build_transformer(), build_clip(seed), build_clip(seed + 1), build_t5())
+        return cls(vae, build_transformer(layers), build_clip(seed), build_clip(seed + 1), build_t5())
 
     def learners(self) -> list[nn.Module]:
         """What flow training changes."""

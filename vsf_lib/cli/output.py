@@ -83,7 +83,7 @@ def _target(asked: str) -> tuple[Path, Path | None]:
 
 def _make(folder: Path, made: list[Path]) -> None:
     missing = []
-    while not folder.exists():
+    while not folder.exists() and folder != folder.parent:  # a drive that is not there is its own parent
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):

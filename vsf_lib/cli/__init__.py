@@ -116,6 +116,9 @@ def _overview(words: list[str]) -> int:
         return _exit_code(lambda: _nothing(parser.parse_args(words)))
     if any(word in ("-h", "--help") for word in words):
         return _exit_code(lambda: _nothing(parser.parse_args(["--help"])))
+    if (known := _command_of(named)) is not None:
+        option = next(word for word in words if word.startswith("-"))
+        raise SettingsError(f"options come after the command: {PROGRAM} {' '.join(known)} {option} ...")
     inside = [" ".join(name) for name in _COMMANDS if name[0] == named[0]]
     if inside and len(named) == 1:
         raise SettingsError(f"{named[0]} needs a second word: {', '.join(inside)} (see {PROGRAM} --help)")

@@ -146,9 +146,11 @@ class Generation:
         """The report of a generation whose pipeline has returned; raises if it was not guided as claimed."""
         total = self._pipe.num_timesteps
         interrupted = bool(self._pipe.interrupt) and len(self._run) < total
+        # An interrupted generation answers for the steps that it took.
+        taken = current_step(self._pipe) if interrupted else total
         claimed = claimed_steps(self._settings, total)
-        missed = [step for step in claimed if step not in self._guided]
-        if missed and not interrupted:
+        missed = [step for step in claimed if step < taken and step not in self._guided]
+        if missed:
             raise GuidanceError(
                 f"steps {missed} of {total} ran without guidance: the denoiser's calls did not reach it; "
                 "do not replace or wrap the pipeline's parts while it is guided"

@@ -109,9 +109,8 @@ class Sd3Adapter:
 
     def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         if kwargs.get("skip_layers") is not None:
-            return (
-                None  # skip-layer guidance compares with a weakened prediction: guiding it would cancel out
-            )
+            # Skip-layer guidance compares with a weakened prediction: guiding it would cancel out.
+            return None
         text = kwargs.get(_TEXT, args[1] if len(args) > 1 else None)
         if not isinstance(text, Tensor):
             raise GuidanceError("the transformer was called without text, which no step of the pipeline does")
@@ -138,8 +137,7 @@ ADAPTER = Sd3Adapter()
 
 
 class _GuidedJointAttention:
-    """JointAttnProcessor2_0 with the attention itself left to a guided call; made for one call of one
-    layer."""
+    """JointAttnProcessor2_0 with the attention itself left to a guided call; for one call of one layer."""
 
     def __init__(self, name: str, call: GuidedCall) -> None:
         self._name = name

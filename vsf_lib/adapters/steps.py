@@ -14,21 +14,18 @@ from vsf_lib.settings import Settings
 
 
 def claimed_steps(settings: Settings, total: int) -> range:
-    """The steps to guide out of `total`; asking for none at all is an error, since nothing would be
-    applied."""
+    """The steps to guide out of `total`; none at all is an error, since nothing would be applied."""
     steps = settings.guided_steps(total)
     if not steps:
         raise SettingsError(
             f"none of {total} steps lies between start {settings.start:g} and end {settings.end:g}: widen "
-            "that "
-            'window, take more steps, or choose method "off"'
+            'that window, take more steps, or choose method "off"'
         )
     return steps
 
 
 def current_step(pipe: Any) -> int:
-    """The running step of a diffusers pipeline, from its scheduler's own count: no tensor is read, so nothing
-    waits.
+    """The running step of a diffusers pipeline, from its scheduler's own count: no tensor is read.
 
     The count is None until the first step has been taken, and names the next one from then on.
     """

@@ -1,8 +1,7 @@
 """The methods VSF is compared with: NASA and NAG, on joint attention.
 
 Owns their two formulas. Both need attention of the image rows over [I, P] (Z+) and over [I, N] (Z-); text
-rows stay with their
-own text: P over [I, P] as unguided, N over [I, N]. Must not know models.
+rows stay with their own text: P over [I, P] as unguided, N over [I, N]. Must not know models.
 
 Sources: NASA, Nguyen et al., "SNOOPI"; NAG, Chen et al., "Normalized Attention Guidance", section 4; the VSF
 paper's section 4 for the settings it compares with.
@@ -136,9 +135,8 @@ def _see(
 ) -> Tensor:
     """Attention of [I, text] over itself; `hidden` `[B, 1, 1, n]` is a bias on the text's keys."""
     parts = (i, text)
-    if (
-        kernel == "masked"
-    ):  # no copies of q, k and v: the rest of the sequence is hidden instead, and its rows are dropped
+    if kernel == "masked":
+        # No copies of q, k and v: the rest of the sequence is hidden instead, and its rows are dropped.
         row = q.new_full((q.shape[0], 1, 1, q.shape[2]), lowest(q.dtype))
         row[..., i] = 0
         row[..., text] = 0 if hidden is None else hidden

@@ -49,9 +49,8 @@ def cross_attention(
 
     negative: (K_N, V_N), `[B or 1, H, n_n, D]`; n_n may be 0. alpha, beta, negative_mask, kernel and
     return_share as in `joint_attention`. Where there is no log-sum-exp, "three-call" and "masked" both mean
-    one call over [P, N] with flipped
-    values and one row of bias: text is short, so joining the keys is cheap. Nobody but the queries looks at
-    N.
+    one call over [P, N] with flipped values and one row of bias: text is short, so joining the keys is cheap.
+    Nobody but the queries looks at N.
 
     Returns `[B, H, n_i, D]`, with `return_share` also w `[B, H, n_i]`.
     """

@@ -113,11 +113,10 @@ def _exact(
     O_N      = attention(Q[N], K[I]) merged with attention(Q[N], K[N])
 
     One alpha or beta per row is a factor or a term in the merge and costs nothing. Tokens of different alpha
-    scale V[N]. Tokens of
-    different beta, and padding, need a bias on their logits, since one w per query cannot tell keys apart: it
-    goes, as one row per picture, to the calls whose keys are N, on a kernel that takes a bias. (Carrying it
-    in the values instead, as a factor exp(-beta), fails where a hidden token has the largest logit: the
-    others underflow.)
+    scale V[N]. Tokens of different beta, and padding, need a bias on their logits, since one w per query
+    cannot tell keys apart: it goes, as one row per picture, to the calls whose keys are N, on a kernel that
+    takes a bias. (Carrying it in the values instead, as a factor exp(-beta), fails where a hidden token has
+    the largest logit: the others underflow.)
     """
     i, p, n = regions
     row_alpha, v_n = split_alpha(alpha, v[:, :, n])

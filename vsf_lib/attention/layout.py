@@ -1,9 +1,7 @@
-"""Reads the arguments of the attention functions: where the regions lie, how strong the negative is, and for
-whom.
+"""Reads the arguments of the attention functions: where the regions lie, how strong N is, and for whom.
 
 Owns validation (ValueErrors that name the value) and the pieces every form needs. Values inside tensors are
-never looked
-at: that would wait for the device at every layer. Must not know kernels.
+never looked at: that would wait for the device at every layer. Must not know kernels.
 """
 
 from __future__ import annotations
@@ -142,8 +140,7 @@ def read_mask(mask: Tensor | None, q: Tensor, n_n: int) -> Tensor | None:
 
 
 def split_alpha(alpha: Strength, v: Tensor) -> tuple[Strength, Tensor]:
-    """alpha_j v_j as one factor per row `[B, 1, 1, 1]` (or float) times values no larger than half of the
-    largest v.
+    """alpha_j v_j as one factor per row `[B, 1, 1, 1]` (or float) times values of half the largest v at most.
 
     Tokens of different strength leave only that way: their attention is summed inside the kernel. The half
     keeps a float16 average of values near 65,504 from rounding to infinity; a power of two costs no
@@ -161,8 +158,7 @@ def split_alpha(alpha: Strength, v: Tensor) -> tuple[Strength, Tensor]:
 
 
 def split_beta(beta: Strength, dtype: torch.dtype) -> tuple[Strength, Tensor | None]:
-    """beta_j as one number per row `[B, 1, 1]` (or float), and what remains as a bias `[B, 1, 1, n_n]` (or
-    None).
+    """beta_j as one number per row `[B, 1, 1]` (or float), and the rest as a bias `[B, 1, 1, n_n]` (or None).
 
     The row's number is its smallest beta and is subtracted from the log-sum-exp in float32; it is inf for a
     row that is off. Only the remainder, 0 for most, has to go through the kernel's 16 bits.

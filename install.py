@@ -295,6 +295,11 @@ def make_venv(torch: str, stamp: dict[str, Any]) -> None:
         if works and not elsewhere:
             return
         why = "torch comes from elsewhere now" if works else "its Python is gone or it was left unfinished"
+        if Path(sys.prefix).resolve() == VENV.resolve():
+            raise InstallError(
+                f".venv has to be rebuilt ({why}), but {sys.executable} is its own Python. "
+                "Run deactivate, or start install.py with another Python."
+            )
     folders = system_torch_folders() if torch == "system" else []
     if exists:
         say(f"Rebuilding .venv: {why}.")

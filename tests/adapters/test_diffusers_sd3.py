@@ -341,6 +341,16 @@ def test_an_interrupted_generation_is_reported_as_such(shared: Any) -> None:
     assert (report.steps, report.steps_run, report.guided_steps) == (4, 2, (0, 1))
 
 
+def test_an_interruption_excuses_only_steps_that_were_not_taken(pipe: Any) -> None:
+    def bypass(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        pipe.transformer._forward_pre_hooks.clear()
+        pipe._interrupt = step == 1
+        return kwargs
+
+    with pytest.raises(GuidanceError, match=r"steps \[1\] of 4 ran without guidance"), guided(pipe, VSF):
+        generate(pipe, callback_on_step_end=bypass)
+
+
 # Nothing is left behind
 
 

@@ -40,6 +40,8 @@ def test_every_setting_is_a_flag(run):
         (("bench",), "bench scenes"),
         (("bench", "scenery"), "did you mean bench scenes?"),
         (("--verson",), "--verson"),
+        (("--json", "generate"), "options come after the command: python -m vsf_lib generate --json ..."),
+        (("bench", "--quick", "scenes"), "bench scenes --quick ..."),
         (("generate", "--alhpa", "1"), "--alhpa"),
         (("generate", "--pro", "a car"), "--pro"),
         (("generate", "--steps", "many"), "'many'"),

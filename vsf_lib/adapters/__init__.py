@@ -66,6 +66,10 @@ def guided(
     except ValueError as error:
         raise SettingsError(str(error)) from error
     adapter = find_adapter(pipe)
+    if settings.negative_scale and not adapter.extrapolates:
+        raise SettingsError(
+            f"negative_scale is {settings.negative_scale:g}, but it does nothing on this model: set it to 0"
+        )
     with Session(pipe, adapter, settings, texts, guidance.reports, kernel=kernel, record_share=record_share):
         yield guidance
 

@@ -29,6 +29,8 @@ _TEXT = "encoder_hidden_states"
 class Sd3Adapter:
     """See `registry.Adapter`."""
 
+    extrapolates = False
+
     def denoiser(self, pipe: Any) -> nn.Module:
         for part in ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
             if getattr(pipe, part, None) is None:

@@ -20,6 +20,9 @@ from vsf_lib.errors import ModelError
 class Adapter(Protocol):
     """How one network is reached. Stateless: all that changes lives in the session that uses it."""
 
+    extrapolates: bool
+    """Whether `Settings.negative_scale` (eq. 10) means something for this network's embeddings."""
+
     def denoiser(self, pipe: Any) -> nn.Module:
         """The network to guide, after checking that pipe and network can be; raises ModelError with the
         remedy."""

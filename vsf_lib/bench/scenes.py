@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def run(args: Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise SettingsError(f"--{name} is {value}, but must be 1 or more")
+    for name in ("sheet", "json"):
+        _check_target(getattr(args, name), f"--{name}")
     from vsf_lib.bench.drawing import load_pipeline
     from vsf_lib.scenes.judge import Judge
     from vsf_lib.scenes.model import FOLDER, STEPS
@@ -59,15 +62,28 @@ def run(args: Namespace) -> int:
     print(table(result))
     from vsf_lib.bench.sheet import write_sheet
 
-    write_sheet(args.sheet, rows, titles)
-    if args.json is not None:
+    if args.json is not None:  # first: numbers cannot be had again as cheaply as a sheet
         try:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         except OSError as error:
             raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
+    write_sheet(args.sheet, rows, titles)
     print(f"contact sheet: {args.sheet}")
     return 0
+
+
+def _check_target(path: Path | None, flag: str) -> None:
+    """Finds out before the drawing whether its results will have a place."""
+    if path is None:
+        return
+    if flag == "--sheet" and path.suffix.lower() != ".png":
+        raise OutputError(f"{flag} is {path}, but the contact sheet is a .png file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{flag}: the folder {path.parent} cannot be made ({error})") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{flag}: {path} cannot be written; choose another file")
 
 
 class Bench:

@@ -35,10 +35,14 @@ def write_sheet(
         for j, picture in enumerate(pictures[: len(columns)]):
             tile = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(tile, (_LABEL + j * width, _TITLES * _TITLE + i * height))
+    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
+        sheet.save(part, format="PNG")
+        part.replace(path)
     except OSError as error:
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
         raise OutputError(
             f"the contact sheet cannot be written to {path} ({error}); choose another --sheet"
         ) from error

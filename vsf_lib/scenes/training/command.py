@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import SettingsError
+from vsf_lib.errors import OutputError, SettingsError
 
 log = logging.getLogger("vsf.scenes")
 
@@ -36,12 +36,25 @@ def run(args: Namespace) -> int:
     """Trains what is missing in the work folder and exports it."""
     if not 0 < args.scale <= 100:
         raise SettingsError(f"--scale is {args.scale}, but must be above 0 and up to 100: try 1")
+    if args.workers is not None and not 1 <= args.workers <= 64:
+        raise SettingsError(
+            f"--workers is {args.workers}, but must be 1 to 64: leave it out for one per core"
+        )
     import torch
 
+    if not hasattr(torch.optim, "Muon"):
+        raise SettingsError(f"training needs torch 2.9 or newer and this is {torch.__version__}")
     logging.getLogger("vsf.scenes").setLevel(logging.INFO)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     workers = args.workers or (min(4, os.cpu_count() or 1) if device == "cpu" else 1)
-    args.work.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        raise SettingsError(f"--device is {args.device}, which cannot be used here: try cpu") from error
+    try:
+        args.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--work: the folder {args.work} cannot be made ({error})") from error
     for name, result, stage in stages(args.work, args.scale, device, workers):
         if (args.work / result).exists():
             log.info("%s: found in %s", name, args.work)
@@ -89,7 +102,7 @@ def stages(
             "pairs",
             "pairs.pt",
             lambda: distil.make_pairs(
-                work, count=n(6000), steps=10, scale=2.0, device=device, workers=workers
+                work, count=n(6000), steps=10, scale=2.5, device=device, workers=workers
             ),
         ),
         (
@@ -121,7 +134,8 @@ def export(work: Path, out: Path | None) -> None:
     # Only what passed replaces what was there.
     weights = WEIGHTS if out is None else out / WEIGHTS.name
     folder = FOLDER if out is None else out / FOLDER.name
-    shutil.copytree(built, folder, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(built, folder)
     shutil.copyfile(judge, weights)
     shutil.copyfile(work / "scores.json", weights.with_name("scores.json"))
     log.info("exported to %s", weights.parent)

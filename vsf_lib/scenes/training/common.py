@@ -136,7 +136,7 @@ class Checkpoint:
             self._write()
 
     def finish(self) -> None:
-        """Leaves the averaged weights in the modules and in the stage's file."""
+        """Leaves the averaged weights in the stage's file."""
         self._write()
         if self._rank == 0:
             self._part.replace(self._path)

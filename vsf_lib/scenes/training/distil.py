@@ -22,6 +22,7 @@ from vsf_lib.scenes.training.common import (
     PlainAttention,
     in_parallel,
     logger,
+    muon_and_adam,
     run_steps,
     training_scenes,
 )
@@ -124,7 +125,7 @@ def distil(
     *,
     steps: int,
     batch: int,
-    learning_rate: float = 4e-4,
+    learning_rate: float = 1e-3,
     device: str = "cpu",
     workers: int = 1,
     seed: int = 9,
@@ -150,9 +151,7 @@ def _distil(
     networks = load(folder, device=device)
     networks.transformer = student = shortened(networks, data, captions).to(device)
     average = Average([student], 0.998)
-    optimiser = torch.optim.AdamW(
-        student.parameters(), lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True
-    )
+    optimisers = muon_and_adam([student], learning_rate)
 
     def loss_at(step: int) -> Tensor:
         index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0)
@@ -161,7 +160,7 @@ def _distil(
         return pair_loss(networks, student, data, chosen, clip, t5, sigma)
 
     keep = Checkpoint(folder / "student.pt", average, networks.learners(), rank)
-    run_steps(steps, learning_rate, [optimiser], loss_at, keep, every=100)
+    run_steps(steps, learning_rate, optimisers, loss_at, keep, every=100)
     keep.finish()
 
 

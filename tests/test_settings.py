@@ -46,6 +46,8 @@ def any_settings(draw: st.DrawFn) -> Settings:
     values = {item.name: draw(number(item.name)) for item in fields() if item.kind is float}
     start, end = sorted((values["start"], values["end"]))
     values |= {"start": start, "end": end} if start < end else {"start": 0.25, "end": 0.5}
+    # A strength of nothing is refused with the method that reads it.
+    values |= {name: values[name] or 0.5 for name in ("nag_phi", "nag_alpha", "nasa_alpha")}
     return Settings(
         method=draw(st.sampled_from(field("method").choices)), negative_prompt=draw(TEXTS), **values
     )
@@ -216,6 +218,9 @@ def test_alpha_and_beta_go_beyond_their_sliders(name):
         ({"zzz": 1}, "there is no setting 'zzz': the settings are method, negative_prompt, alpha"),
         ({"start": 0.7, "end": 0.5}, "start is 0.7 and end is 0.5, but start must be below end"),
         ({"start": 1.0}, "start is 1 and end is 1"),
+        ({"method": "nag", "nag_phi": 0}, "nag_phi is 0, with which nag guides nothing"),
+        ({"method": "nag", "nag_alpha": 0}, "nag_alpha is 0, with which nag guides nothing"),
+        ({"method": "nasa", "nasa_alpha": 0}, "nasa_alpha is 0, with which nasa guides nothing"),
         ({"negative_prompt": None}, "negative_prompt is None, but must be text"),
         ({"negative_prompt": "half \ud83d"}, r"negative_prompt is 'half \ud83d', but must be valid Unicode"),
         ({"negative_prompt": ["a\n" * 90]}, "negative_prompt is ['a"),

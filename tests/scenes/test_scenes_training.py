@@ -29,6 +29,7 @@ from vsf_lib.scenes.training.common import (
     in_parallel,
     muon_and_adam,
     render_all,
+    restore,
     run_steps,
     to_images,
     to_pixels,
@@ -413,6 +414,10 @@ def test_an_unfinished_stage_leaves_no_finished_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.part.pt"]
     keep.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+    again = torch.nn.Linear(2, 2)
+    assert restore(tmp_path / "x.pt", [again]) == 500
+    assert torch.equal(again.weight, module.weight)
+    assert restore(tmp_path / "y.pt", [again]) == 0
 
 
 def test_gates_refuse_what_has_not_learnt(work: Path, untrained: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from vsf_lib.adapters import guided
 from vsf_lib.bench.pairs import Pair
@@ -72,7 +73,13 @@ def load_pipeline(folder: Path) -> Any:
             f"{folder} holds no trained model: run `python -m vsf_lib scenes train`, or check it out again"
         )
     disable_progress_bar()
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    try:
+        pipe = StableDiffusion3Pipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, local_files_only=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the model in {folder} cannot be loaded ({reason}); check it out again") from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -37,9 +37,7 @@ def run(args: Namespace) -> int:
     if not 0 < args.scale <= 100:
         raise SettingsError(f"--scale is {args.scale}, but must be above 0 and up to 100: try 1")
     if args.workers is not None and not 1 <= args.workers <= 64:
-        raise SettingsError(
-            f"--workers is {args.workers}, but must be 1 to 64: leave it out for one per core"
-        )
+        raise SettingsError(f"--workers is {args.workers}, but must be 1 to 64: leave it out")
     import torch
 
     if not hasattr(torch.optim, "Muon"):
@@ -108,7 +106,7 @@ def stages(
         (
             "distillation",
             "student.pt",
-            lambda: distil.distil(work, steps=n(1500), batch=64, device=device, workers=workers),
+            lambda: distil.distil(work, steps=n(1000), batch=64, device=device, workers=workers),
         ),
     ]
 

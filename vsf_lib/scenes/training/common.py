@@ -129,10 +129,12 @@ class Checkpoint:
     def __init__(self, path: Path, average: Average, modules: Sequence[nn.Module], rank: int) -> None:
         self._path, self._part = path, path.with_suffix(".part.pt")
         self._average, self._modules, self._rank = average, modules, rank
+        self._step = 0
 
     def __call__(self, step: int) -> None:
         self._average.update(step)
-        if (step + 1) % 500 == 0:
+        self._step = step + 1
+        if self._step % 500 == 0:
             self._write()
 
     def finish(self) -> None:
@@ -144,8 +146,19 @@ class Checkpoint:
     def _write(self) -> None:
         if self._rank == 0:
             self._average.swap()
-            torch.save([module.state_dict() for module in self._modules], self._part)
+            states = [module.state_dict() for module in self._modules]
+            torch.save({"step": self._step, "modules": states}, self._part)
             self._average.swap()
+
+
+def restore(path: Path, modules: Sequence[nn.Module]) -> int:
+    """Loads what a Checkpoint wrote into `modules` and returns its step; 0 and untouched if there is none."""
+    if not path.exists():
+        return 0
+    data = torch.load(path, map_location="cpu", weights_only=True)
+    for module, state in zip(modules, data["modules"], strict=True):
+        module.load_state_dict(state)
+    return int(data["step"])
 
 
 class Scores:
@@ -225,6 +238,7 @@ def run_steps(
     loss_at: Callable[[int], Tensor],
     after: Callable[[int], None] | None = None,
     *,
+    start: int = 0,
     clip: float = 1.0,
     every: int = 200,
 ) -> None:
@@ -232,7 +246,7 @@ def run_steps(
     groups = [group for optimiser in optimisers for group in optimiser.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     total = 0.0
-    for step in range(steps):
+    for step in range(start, steps):
         for group in groups:
             group["lr"] = cosine(step, steps, learning_rate)
         loss = loss_at(step)

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
 
+from vsf_lib.errors import ModelError
 from vsf_lib.scenes.training.common import (
     Average,
     Checkpoint,
@@ -17,6 +18,7 @@ from vsf_lib.scenes.training.common import (
     in_parallel,
     muon_and_adam,
     render_all,
+    restore,
     run_steps,
     to_pixels,
     training_scenes,
@@ -83,18 +85,16 @@ def train(
     *,
     steps: int,
     batch: int,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1.5e-3,
     device: str = "cpu",
     workers: int = 1,
     seed: int = 5,
-    continued: bool = False,
 ) -> None:
     """Writes `folder/flow.pt`: the averaged weights of everything that learned.
 
-    `batch` is that of all workers together; `continued` begins with the weights of `flow.part.pt`, which an
-    interrupted run left, but at the beginning of the schedule.
+    `batch` is that of all workers together. A run that was interrupted goes on from its last checkpoint.
     """
-    in_parallel(workers, _train, folder, steps, batch, learning_rate, device, seed, continued)
+    in_parallel(workers, _train, folder, steps, batch, learning_rate, device, seed)
 
 
 def _train(
@@ -106,22 +106,20 @@ def _train(
     learning_rate: float,
     device: str,
     seed: int,
-    continued: bool,
 ) -> None:
     data = torch.load(folder / "latents.pt", weights_only=True)
     latents, captions = data["latents"].to(device), Captions(data["captions"])
-    if continued:
-        networks = load(folder, "flow.part.pt")
-    else:
-        vae = AutoencoderKL.from_pretrained(folder / "vae")
-        networks = Networks.build(vae, seed, TEACHER_LAYERS)
-        initialise(networks.transformer)
-    learners = [module.to(device) for module in networks.learners()]
+    networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), seed, TEACHER_LAYERS)
+    initialise(networks.transformer)
+    learners = networks.learners()
+    start = restore(folder / "flow.part.pt", learners)
+    for module in learners:
+        module.to(device)
     average = Average(learners, 0.9985)
     optimisers = muon_and_adam(learners, learning_rate)
     # The weights above are the same in all workers; what they draw from here on is not.
-    torch.manual_seed(seed + rank)
-    rng = np.random.default_rng(seed + rank)
+    torch.manual_seed(seed + rank + start)
+    rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
         index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.08)
@@ -131,16 +129,16 @@ def _train(
         return flow_loss(networks.transformer, clean, torch.randn_like(clean), sigma, text, pooled)
 
     keep = Checkpoint(folder / "flow.pt", average, learners, rank)
-    run_steps(steps, learning_rate, optimisers, loss_at, keep, every=100)
+    run_steps(steps, learning_rate, optimisers, loss_at, keep, start=start, every=100)
     keep.finish()
 
 
 def load(folder: Path, name: str = "flow.pt", device: str = "cpu", layers: int = TEACHER_LAYERS) -> Networks:
-    """The networks as a training stage left them."""
+    """The networks as a training stage left them; raises ModelError if it has not run."""
+    if not (folder / name).exists():
+        raise ModelError(f"there is no {name} in {folder}: run the stage that makes it first")
     networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), 0, layers)
-    for module, state in zip(
-        networks.learners(), torch.load(folder / name, map_location="cpu", weights_only=True), strict=True
-    ):
-        module.load_state_dict(state)
+    restore(folder / name, networks.learners())
+    for module in networks.learners():
         module.eval().to(device)
     return networks

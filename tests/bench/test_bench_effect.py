@@ -1,0 +1,39 @@
+"""The shipped model: what the README shows really happens, on prompts and seeds that nobody picked."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from vsf_lib.bench.drawing import Method, Score, draw, load_pipeline, score
+from vsf_lib.bench.pairs import make_pairs
+from vsf_lib.presets import preset_for
+from vsf_lib.scenes.judge import Judge
+from vsf_lib.scenes.model import FOLDER, STEPS
+from vsf_lib.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, Score]:
+    """40 held-out pairs by each of: nothing, VSF at its preset, strong."""
+    seed = random.SystemRandom().randrange(1 << 20)
+    pipe: Any = load_pipeline(FOLDER)
+    judge = Judge.load()
+    pairs = make_pairs(40, seed=seed)
+    methods = [
+        Method("none", Settings(method="off")),
+        Method("vsf", preset_for("scenes").settings()),
+        Method("strong", preset_for("scenes", strong=True).settings()),
+    ]
+    print(f"seed {seed}")
+    return {m.name: score(judge, pairs, draw(pipe, pairs, m, seeds=(seed,), steps=STEPS)) for m in methods}
+
+
+def test_parts_are_there_without_and_gone_with_a_negative_prompt(scores: dict[str, Score]) -> None:
+    assert scores["vsf"].negative > scores["none"].negative + 0.25, scores
+
+
+def test_strong_removes_no_less(scores: dict[str, Score]) -> None:
+    assert scores["strong"].negative > scores["vsf"].negative - 0.1, scores

@@ -16,9 +16,13 @@ from vsf_lib.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def scores() -> dict[str, Score]:
+def seed() -> int:
+    return random.SystemRandom().randrange(1 << 20)
+
+
+@pytest.fixture(scope="module")
+def scores(seed: int) -> dict[str, Score]:
     """40 held-out pairs by each of: nothing, VSF at its preset, strong."""
-    seed = random.SystemRandom().randrange(1 << 20)
     pipe: Any = load_pipeline(FOLDER)
     judge = Judge.load()
     pairs = make_pairs(40, seed=seed)
@@ -27,13 +31,12 @@ def scores() -> dict[str, Score]:
         Method("vsf", preset_for("scenes").settings()),
         Method("strong", preset_for("scenes", strong=True).settings()),
     ]
-    print(f"seed {seed}")
     return {m.name: score(judge, pairs, draw(pipe, pairs, m, seeds=(seed,), steps=STEPS)) for m in methods}
 
 
-def test_parts_are_there_without_and_gone_with_a_negative_prompt(scores: dict[str, Score]) -> None:
-    assert scores["vsf"].negative > scores["none"].negative + 0.25, scores
+def test_parts_are_there_without_and_gone_with_a_negative_prompt(seed: int, scores: dict[str, Score]) -> None:
+    assert scores["vsf"].negative > scores["none"].negative + 0.25, (seed, scores)
 
 
-def test_strong_removes_no_less(scores: dict[str, Score]) -> None:
-    assert scores["strong"].negative > scores["vsf"].negative - 0.1, scores
+def test_strong_removes_no_less(seed: int, scores: dict[str, Score]) -> None:
+    assert scores["strong"].negative > scores["vsf"].negative - 0.1, (seed, scores)

@@ -111,7 +111,7 @@ def test_damaged_folder_ends_the_command_in_one_line(run, folder):
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("transformer/config.json", '"num_layers": 7', '"num_layers": 6.5'),
+        ("transformer/config.json", '"num_layers": 6', '"num_layers": 6.5'),
         ("transformer/config.json", '"joint_attention_dim": 128', '"joint_attention_dim": 64'),
         ("tokenizer/tokenizer.json", '"version"', '"other"'),
         ("scheduler/scheduler_config.json", '"shift": 2.0', '"shift": "much"'),

@@ -220,7 +220,8 @@ def muon_and_adam(modules: Iterable[nn.Module], learning_rate: float) -> list[to
 
     Muon's step is scaled to the size of Adam's, so that one learning rate serves both.
     """
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             inside = parameter.ndim == 2 and ".weight" in name and ("blocks." in name or "layers." in name)

@@ -195,7 +195,9 @@ def prepare(options: Options, sets: list[str]) -> None:
         make_venv(torch, stamp)
         packages = Path(ask_venv("__import__('sysconfig').get_path('purelib')"))
         # Relative, so that a moved checkout still works; ASCII, as Pythons read it in different encodings.
-        (packages / "vsf.pth").write_text(os.path.relpath(ROOT, packages) + "\n", encoding="ascii")
+        # Its name sorts before vsf-system-torch.pth: a system Python that is linked to another checkout must
+        # not lend its vsf_lib.
+        (packages / "vsf-checkout.pth").write_text(os.path.relpath(ROOT, packages) + "\n", encoding="ascii")
         remove_half_installed(packages)
         torch_from = read_stamp().get("torch_from")
         # From here on .venv counts as unfinished, but the choice of torch and the person's "yes" are kept.

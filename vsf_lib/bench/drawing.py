@@ -36,7 +36,7 @@ class Method:
     def describe(self) -> str:
         """Its values in a few words."""
         if self.guidance_scale > 1:
-            return f"scale {self.guidance_scale:g}"
+            return f"scale {self.guidance_scale:g}, two passes a step"
         values = [
             f"{name.removeprefix('VSF ')} {value:g}"
             for name, value in self.settings.infotext().items()

@@ -66,7 +66,11 @@ def run(args: Namespace) -> int:
 def stages(
     work: Path, scale: float, device: str, workers: int = 1
 ) -> list[tuple[str, str, Callable[[], Any]]]:
-    """Each stage: name, file that it leaves, and call. The numbers are those of the shipped weights."""
+    """Each stage: name, the file whose presence says that it is done, and call.
+
+    The gate leaves none and runs each time. The numbers are the shipped weights' but for the flow,
+    whose first 2,500 steps were Adam's alone (`weights/scores.json`).
+    """
     from vsf_lib.scenes.training import autoencoder, distil, flow, gate, judge
     from vsf_lib.scenes.training.common import Scores
 

@@ -279,6 +279,8 @@ PUBLISHED = [
     ("nag_tau", "NAG tau", "VSF NAG tau", 2.5),
     ("nag_alpha", "NAG alpha", "VSF NAG alpha", 0.125),
     ("nasa_alpha", "NASA alpha", "VSF NASA alpha", 0.25),
+    ("blocks", "VSF blocks", "VSF blocks", "both"),
+    ("hires_pass", "VSF hires pass", "VSF hires pass", "both"),
 ]
 
 

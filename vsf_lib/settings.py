@@ -18,6 +18,8 @@ from vsf_lib.errors import SettingsError
 from vsf_lib.infotext import decode, encode
 
 Method = Literal["vsf", "nag", "nasa", "off"]
+Blocks = Literal["both", "double"]
+HiresPass = Literal["both", "first", "second"]
 _HALF = "valid Unicode: retype it, it holds half of a character"
 GUIDING: frozenset[str] = frozenset({"vsf", "nag", "nasa"})
 
@@ -43,6 +45,8 @@ class Knob:
     """The methods that read this field; for the others it stays out of the infotext."""
     always: bool = False
     """Written even at its default, because presets resolve it per model."""
+    webui: bool = False
+    """Means something in a WebUI only."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class SettingField:
     slider: Slider | None
     methods: frozenset[str]
     always: bool
+    webui: bool
 
 
 class Settings(BaseModel):
@@ -183,6 +188,23 @@ class Settings(BaseModel):
             methods=frozenset({"nasa"}),
         ),
     ] = 0.25
+    blocks: Annotated[
+        Blocks,
+        Knob(
+            "VSF blocks",
+            "VSF blocks",
+            "Flux only: guide both kinds of block, or the double-stream ones alone.",
+        ),
+    ] = "both"
+    hires_pass: Annotated[
+        HiresPass,
+        Knob(
+            "VSF hires pass",
+            "VSF hires pass",
+            "With hires fix: guide both passes, or the first or second alone.",
+            webui=True,
+        ),
+    ] = "both"
 
     if not TYPE_CHECKING:  # type checkers keep the signature that they derive from the fields
 
@@ -303,6 +325,7 @@ def _collect() -> Iterator[SettingField]:
             slider=knob.slider,
             methods=knob.methods,
             always=knob.always,
+            webui=knob.webui,
         )
 
 

@@ -522,6 +522,8 @@ def test_bad_options_are_refused(shared: Any) -> None:
         guided(shared, VSF.changed(method="nag"), record_share=True).__enter__()
     with pytest.raises(SettingsError, match="negative_scale is 8"):
         guided(shared, VSF.changed(negative_scale=8), kernel="auto").__enter__()
+    with pytest.raises(SettingsError, match='blocks is "double"'):
+        guided(shared, VSF.changed(blocks="double")).__enter__()
 
 
 def test_a_wrong_number_of_negatives_is_refused(shared: Any) -> None:

@@ -70,6 +70,10 @@ def guided(
         raise SettingsError(
             f"negative_scale is {settings.negative_scale:g}, but it does nothing on this model: set it to 0"
         )
+    if settings.blocks != "both":
+        raise SettingsError(
+            f'blocks is "{settings.blocks}", but only Flux has two kinds of block: set it to "both"'
+        )
     with Session(pipe, adapter, settings, texts, guidance.reports, kernel=kernel, record_share=record_share):
         yield guidance
 

@@ -173,11 +173,12 @@ class Generation:
             negative_tokens=self._lengths,
             share=torch.stack([self._shares[step] for step in steps]) if self._shares else None,
         )
-        _log(report, self._settings)
+        log_report(report, self._settings)
         return report
 
 
-def _log(report: Report, settings: Settings) -> None:
+def log_report(report: Report, settings: Settings) -> None:
+    """One line: what was applied, how strongly, where and by what."""
     strength = {
         "vsf": f"alpha {settings.alpha:g}, beta {settings.beta:g}",
         "nag": f"phi {settings.nag_phi:g}, tau {settings.nag_tau:g}, alpha {settings.nag_alpha:g}",

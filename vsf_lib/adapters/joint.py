@@ -7,6 +7,7 @@ guided. Knows tokens as slices only: no network, pipeline or step.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from vsf_lib.attention import joint_attention, nag_attention, nasa_attention, plan_kernel
 from vsf_lib.settings import Settings
+
+_Strength = Callable[[float, float], "float | Tensor"]
+"""What is passed for a strength: its value where guidance is on, and the one that switches it off."""
 
 
 class _Regions(TypedDict):
@@ -44,14 +48,28 @@ class GuidedCall:
     _share: Tensor | None = None
 
     def attend(
-        self, name: str, q: Tensor, k: Tensor, v: Tensor, *, image: slice, positive: slice, negative: slice
+        self,
+        name: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        image: slice,
+        positive: slice,
+        negative: slice,
+        silent: bool = False,
     ) -> Tensor:
-        """The guided attention `[B, H, L, D]` of one layer; q, k and v after norm and position, N in them."""
+        """The guided attention `[B, H, L, D]` of one layer; q, k and v after norm and position, N in them.
+
+        With `silent` N is carried along unseen: image and text are as unguided, and no layer is counted.
+        """
         if not self.kernels:  # the layers of one network are alike
             self.kernels.add(_kernel_name(self, q))
         regions: _Regions = {"image": image, "positive": positive, "negative": negative}
-        out = _METHODS[self.settings.method](self, q, k, v, regions)
-        self.layers.add(name)
+        strength = _silence if silent else self.rows
+        out = _METHODS[self.settings.method](self, strength, q, k, v, regions)
+        if not silent:
+            self.layers.add(name)
         return out
 
     def rows(self, on: float, off: float) -> float | Tensor:
@@ -73,17 +91,21 @@ class GuidedCall:
         return mean if self.picked is None else mean.index_select(0, self.picked)
 
 
-def _vsf(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
+def _silence(on: float, off: float) -> float:
+    return off
+
+
+def _vsf(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
     result = joint_attention(
         q,
         k,
         v,
         **regions,
         alpha=call.settings.alpha,
-        beta=call.rows(call.settings.beta, math.inf),
+        beta=strength(call.settings.beta, math.inf),
         negative_mask=call.negative_mask,
         kernel=call.kernel,
-        return_share=call.record_share,
+        return_share=call.record_share and strength is not _silence,
     )
     if isinstance(result, Tensor):
         return result
@@ -92,7 +114,7 @@ def _vsf(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -
     return out
 
 
-def _nag(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
+def _nag(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
     return nag_attention(
         q,
         k,
@@ -100,19 +122,21 @@ def _nag(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -
         **regions,
         phi=call.settings.nag_phi,
         tau=call.settings.nag_tau,
-        alpha=call.rows(call.settings.nag_alpha, 0.0),
+        alpha=strength(call.settings.nag_alpha, 0.0),
         negative_mask=call.negative_mask,
         kernel=call.kernel,
     )
 
 
-def _nasa(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
+def _nasa(
+    call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions
+) -> Tensor:
     return nasa_attention(
         q,
         k,
         v,
         **regions,
-        alpha=call.rows(call.settings.nasa_alpha, 0.0),
+        alpha=strength(call.settings.nasa_alpha, 0.0),
         negative_mask=call.negative_mask,
         kernel=call.kernel,
     )

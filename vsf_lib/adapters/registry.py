@@ -1,7 +1,8 @@
 """The table of supported pipelines, and what a network's module must provide.
 
-Adding a network is one module with an `ADAPTER` and one row here. A row names classes by text, so that
-neither diffusers nor any model code is imported before such a pipeline is at hand. Knows no network itself.
+Adding a network is one module with an `ADAPTER` (or a `NETWORK`, in hosts of the Forge family) and one row
+here. A row names classes by text, so that neither diffusers nor any model code is imported before such a
+pipeline is at hand. Knows no network itself.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 from vsf_lib.adapters.joint import GuidedCall
 from vsf_lib.errors import ModelError
+
+if TYPE_CHECKING:
+    from vsf_lib.adapters.forge import ForgeNetwork
 
 
 class Adapter(Protocol):
@@ -72,6 +76,7 @@ class _Row:
     module: str
 
 
+_FORGE = ("vsf_lib.adapters.forge_sd35", "vsf_lib.adapters.forge_flux")
 _TABLE = (_Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),)
 
 
@@ -90,3 +95,12 @@ def find_adapter(pipe: object) -> Adapter:
             return adapter
     supported = ", ".join(row.pipeline for row in _TABLE)
     raise ModelError(f"a {type(pipe).__name__} cannot be guided; load the model with one of: {supported}")
+
+
+def find_network(model: nn.Module) -> ForgeNetwork | None:
+    """The network of a host of the Forge family that `model` is, by its structure; None for any other."""
+    for name in _FORGE:
+        network: ForgeNetwork = importlib.import_module(name).NETWORK
+        if network.matches(model):
+            return network
+    return None

@@ -28,6 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--prompt", metavar="TEXT", help="what the picture shows")
     guidance = parser.add_argument_group("keeping things out of the picture")
     for field in fields():
+        if field.webui:
+            continue
         guidance.add_argument(field.flag, dest=field.name, metavar=_metavar(field), help=_help(field))
     guidance.add_argument(
         "--preset",

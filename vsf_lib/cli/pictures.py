@@ -107,7 +107,9 @@ def _usual_dtype(device: torch.device, model: Model) -> torch.dtype:
     if model.built_in:
         return torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Not is_bf16_supported, which counts the emulation on cards before Ampere, slower than float16.
+        native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float16
     if device.type == "mps":
         return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
     # A model that is not here yet comes from the hub, and those are big.

@@ -153,7 +153,7 @@ def _prompt(args: Namespace, image: Parameters | None) -> str:
 
 
 def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Settings:
-    flags = {field.name: getattr(args, field.name) for field in fields()}
+    flags = {field.name: getattr(args, field.name) for field in fields() if not field.webui}
     explicit = {name: value for name, value in flags.items() if value is not None}
     base: dict[str, Any] = dict(preset.values)
     if image and image.settings:

@@ -1,0 +1,332 @@
+"""Guided passes on small networks of Forge's kinds, against the reference; and all that may go wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import reference_forge
+import small_flux
+import small_mmdit
+import torch
+from torch import Tensor, nn
+
+from vsf_lib.adapters import forge_flux, forge_sd35
+from vsf_lib.adapters.forge import Progress, SamplingPass, check_model
+from vsf_lib.adapters.registry import find_network
+from vsf_lib.errors import GuidanceError, ModelError, SettingsError
+from vsf_lib.settings import Settings
+
+KINDS = {
+    "sd35": (small_mmdit.SmallMMDiT, forge_sd35.NETWORK),
+    "flux": (small_flux.SmallFlux, forge_flux.NETWORK),
+}
+
+
+def build(kind: str) -> nn.Module:
+    """Weights large enough that every part of a block matters; float64, so that an error is one of ours."""
+    model = KINDS[kind][0]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (1.6 / parameter.shape[-1] ** 0.5))
+    return model.double().eval()
+
+
+def call_of(pictures: int, entries: list[int]) -> dict[str, Any]:
+    """A model call as the host makes it: whole batches, one per entry (0 prompt, 1 unconditional)."""
+    rows = pictures * len(entries)
+    return {
+        "input": torch.randn(rows, 4, 6, 4, dtype=torch.float64),
+        "timestep": torch.rand(rows, dtype=torch.float64),
+        "cond_or_uncond": entries,
+        "c": {
+            "c_crossattn": torch.randn(rows, 7, 16, dtype=torch.float64),
+            "y": torch.randn(rows, 8, dtype=torch.float64),
+            "transformer_options": {"cond_or_uncond": entries, "theirs": object()},
+        },
+    }
+
+
+def apply_to(model: nn.Module) -> Callable[..., Tensor]:
+    def apply_model(
+        x: Tensor, t: Tensor, c_crossattn: Tensor, transformer_options: Any, **rest: Any
+    ) -> Tensor:
+        return model(x, t, context=c_crossattn, transformer_options=transformer_options, **rest)
+
+    return apply_model
+
+
+def begin(
+    kind: str,
+    model: nn.Module,
+    negatives: list[Tensor],
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SamplingPass:
+    values = {"alpha": 1.3, "beta": 0.3, **settings}
+    progress = progress or Progress(0, 4)
+    return SamplingPass(KINDS[kind][1], model, Settings(**values), lambda _: negatives, lambda: progress)
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("entries", [[0], [1, 0], [1, 0, 0]], ids=str)
+@pytest.mark.parametrize("blocks", ["both", "double"])
+def test_each_row_is_what_the_equations_give(kind, entries, blocks):
+    model, args = build(kind), call_of(2, entries)
+    negatives = [torch.randn(3, 16), torch.randn(5, 16)]
+    sampling = begin(kind, model, negatives, blocks=blocks)
+    with torch.inference_mode():
+        out = sampling.wrapper()(apply_to(model), args)
+        plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+    for row in range(len(out)):
+        guided = entries[row // 2] == 0
+        wanted = reference_forge.guided_row(
+            model, args, row, negatives[row % 2] if guided else None, sampling.settings
+        )
+        torch.testing.assert_close(out[row], wanted, atol=1e-6, rtol=1e-6)
+        moved = (out[row] - plain[row]).abs().max()
+        assert moved > 1e-2 if guided else moved < 1e-9
+
+
+@pytest.mark.parametrize("method", ["nag", "nasa"])
+def test_other_methods_move_prompts_only(kind, method):
+    model, args = build(kind), call_of(1, [1, 0])
+    with torch.inference_mode():
+        out = begin(kind, model, [torch.randn(3, 16)], method=method).wrapper()(apply_to(model), args)
+        plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+    torch.testing.assert_close(out[0], plain[0], atol=1e-6, rtol=1e-6)
+    assert (out[1] - plain[1]).abs().max() > 1e-3
+
+
+def test_steps_outside_the_window_and_calls_without_prompts_are_the_hosts_own(kind):
+    model = build(kind)
+    progress = Progress(0, 4)
+    sampling = begin(kind, model, [torch.randn(3, 16)], progress, start=0.25, end=0.5)
+    with torch.inference_mode():
+        for step, entries, same in ((0, [0], True), (1, [1], True), (1, [0], False), (2, [1, 0], True)):
+            args = call_of(1, entries)
+            progress.step = step
+            out = sampling.wrapper()(apply_to(model), args)
+            plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+            assert torch.equal(out, plain) == same
+    progress.step = 3
+    sampling.wrapper()(apply_to(model), call_of(1, [0]))
+    report = sampling.finish()
+    assert report.guided_steps == (1,)
+    assert report.steps_run == 4
+    assert set(report.layers) == set(KINDS[kind][1].blocks(model))
+
+
+def test_the_negative_may_change_with_the_step(kind):
+    model, args = build(kind), call_of(1, [0])
+    texts = [[torch.randn(3, 16)], [torch.randn(4, 16)]]
+    progress = Progress(0, 2)
+    sampling = SamplingPass(
+        KINDS[kind][1], model, Settings(alpha=1.0, beta=0.0), lambda step: texts[step], lambda: progress
+    )
+    for step in (0, 1):
+        progress.step = step
+        with torch.inference_mode():
+            out = sampling.wrapper()(apply_to(model), args)
+        wanted = reference_forge.guided_row(model, args, 0, texts[step][0], sampling.settings)
+        torch.testing.assert_close(out[0], wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_an_earlier_wrapper_is_called_with_the_joined_text_and_everything_else_as_it_was(kind):
+    model, args = build(kind), call_of(1, [0])
+    seen = []
+
+    def theirs(apply_model: Any, given: dict[str, Any]) -> Tensor:
+        seen.append(given)
+        return apply_model(given["input"], given["timestep"], **given["c"])
+
+    sampling = begin(kind, model, [torch.randn(3, 16)])
+    before = dict(args["c"])
+    with torch.inference_mode():
+        chained = sampling.wrapper(theirs)(apply_to(model), args)
+        direct = sampling.wrapper()(apply_to(model), args)
+    assert torch.equal(chained, direct)
+    assert seen[0]["c"]["c_crossattn"].shape[1] == 3 + 7
+    assert seen[0]["c"]["transformer_options"] is args["c"]["transformer_options"]
+    assert all(args["c"][name] is value for name, value in before.items())
+
+
+class Stop(BaseException):
+    """Like KeyboardInterrupt, which a test runner would take for itself."""
+
+
+@pytest.mark.parametrize(
+    "error", [None, RuntimeError("out of memory"), Stop()], ids=["none", "error", "stop"]
+)
+def test_afterwards_the_model_is_as_before(kind, error):
+    model, args = build(kind), call_of(1, [0])
+    network = KINDS[kind][1]
+    tap = network.tap(model)
+    before, plain = tap.function, None
+    with torch.inference_mode():
+        plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+    last = list(network.blocks(model).values())[-1]
+
+    def fail(*_: Any) -> None:
+        if error is not None:
+            raise error
+
+    handle = last.register_forward_pre_hook(fail)
+    sampling = begin(kind, model, [torch.randn(3, 16)])
+    try:
+        sampling.wrapper()(apply_to(model), args)
+    except BaseException as raised:
+        assert raised is error
+    else:
+        assert error is None
+    handle.remove()
+    assert tap.function is before
+    for block in model.modules():
+        assert not block._forward_pre_hooks
+        assert not block._forward_hooks
+        assert "forward" not in vars(block)
+    with torch.inference_mode():
+        assert torch.equal(apply_to(model)(args["input"], args["timestep"], **args["c"]), plain)
+
+
+def test_a_block_that_does_not_use_the_exchanged_attention_is_an_error(kind, monkeypatch):
+    model = build(kind)
+    network = KINDS[kind][1]
+    block = list(network.blocks(model).values())[1]
+    own = type(block).forward
+
+    class Own(type(block)):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            tap = network.tap(model)
+            ours = tap.function
+            setattr(tap.module, tap.name, genuine)
+            try:
+                return own(self, *args, **kwargs)
+            finally:
+                setattr(tap.module, tap.name, ours)
+
+    genuine = network.tap(model).function
+    block.__class__ = Own
+    with pytest.raises(GuidanceError, match=r"did not guide 1 of"):
+        begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), call_of(1, [0]))
+    assert network.tap(model).function is genuine
+
+
+def test_a_text_that_changes_on_its_way_is_an_error(kind):
+    model = build(kind)
+    first = next(iter(KINDS[kind][1].blocks(model).values()))
+    name = "txt" if kind == "flux" else "context"
+
+    def shorten(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        if name in kwargs:
+            return args, {**kwargs, name: kwargs[name][:, 1:]}
+        return (args[0][:, 1:], *args[1:]), kwargs
+
+    handle = first.register_forward_pre_hook(shorten, with_kwargs=True)
+    with pytest.raises(GuidanceError, match="9 text tokens where 10 were expected"):
+        begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), call_of(1, [0]))
+    handle.remove()
+
+
+def test_a_cached_step_is_neither_guided_nor_an_error():
+    model = build("flux")
+    progress = Progress(0, 3)
+    sampling = begin("flux", model, [torch.randn(3, 16)], progress)
+    first = model.double_blocks[0]
+    for step, uses in enumerate((lambda _: True, lambda block: block is first, lambda _: False)):
+        progress.step, model.uses = step, uses
+        sampling.wrapper()(apply_to(model), call_of(1, [0]))
+    assert sampling.finish().guided_steps == (0,)
+    only_cached = begin("flux", model, [torch.randn(3, 16)], Progress(0, 1))
+    only_cached.wrapper()(apply_to(model), call_of(1, [0]))
+    with pytest.raises(GuidanceError, match="no step ran all of its blocks"):
+        only_cached.finish()
+
+
+def test_skip_layer_guidance_stays_unguided():
+    model, args = build("sd35"), call_of(1, [0])
+    args["c"]["transformer_options"]["skip_layers"] = [1]
+    with torch.inference_mode():
+        out = begin("sd35", model, [torch.randn(3, 16)]).wrapper()(apply_to(model), args)
+        plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+    assert torch.equal(out, plain)
+
+
+def test_a_pass_answers_for_the_steps_that_it_claims(kind):
+    model = build(kind)
+    progress = Progress(0, 3)
+    sampling = begin(kind, model, [torch.randn(3, 16)], progress)
+    with pytest.raises(GuidanceError, match="did not reach it"):
+        sampling.finish()
+    for step in (0, 2):
+        progress.step = step
+        sampling.wrapper()(apply_to(model), call_of(1, [0]))
+    with pytest.raises(GuidanceError, match=r"steps \[1\]"):
+        sampling.finish()
+    cut = begin(kind, model, [torch.randn(3, 16)], Progress(0, 3))
+    cut.wrapper()(apply_to(model), call_of(1, [0]))
+    report = cut.finish(interrupted=True)
+    assert report.interrupted
+    assert report.guided_steps == (0,)
+
+
+def test_a_window_between_two_steps_is_an_error(kind):
+    model = build(kind)
+    sampling = begin(kind, model, [torch.randn(3, 16)], Progress(0, 2), start=0.6, end=0.9)
+    with pytest.raises(SettingsError, match="none of 2 steps"):
+        sampling.wrapper()(apply_to(model), call_of(1, [0]))
+
+
+def test_values_that_are_not_finite_are_an_error(kind):
+    model = build(kind)
+    sampling = begin(kind, model, [torch.full((3, 16), torch.inf)], Progress(0, 1))
+    sampling.wrapper()(apply_to(model), call_of(1, [0]))
+    with pytest.raises(GuidanceError, match="not finite"):
+        sampling.finish()
+
+
+def test_rows_that_belong_to_no_picture_are_an_error(kind):
+    sampling = begin(kind, model := build(kind), [torch.randn(3, 16)] * 2)
+    with pytest.raises(GuidanceError, match="3 rows for 2 pictures"):
+        sampling.wrapper()(apply_to(model), call_of(3, [0]))
+
+
+def test_what_cannot_be_guided_is_refused_by_name(kind, monkeypatch):
+    model = build(kind)
+    network = KINDS[kind][1]
+    check_model(network, model)
+    block = next(iter(network.blocks(model).values()))
+
+    block.forward = lambda *args: None
+    with pytest.raises(ModelError, match="another extension"):
+        check_model(network, model)
+    block.forward.__module__ = "sd_forge_negpip.scripts"
+    with pytest.raises(ModelError, match="NegPiP has replaced"):
+        check_model(network, model)
+    del block.forward
+
+    block._compiled_call_impl = object()
+    with pytest.raises(ModelError, match="compiled"):
+        check_model(network, model)
+    block._compiled_call_impl = None
+
+    tap = network.tap(model)
+    monkeypatch.setattr(sys.modules[type(model).__module__], tap.name, lambda query, keys: query)
+    with pytest.raises(ModelError, match="update the extension"):
+        check_model(network, model)
+
+
+def test_networks_are_told_by_their_structure():
+    for kind, (_, network) in KINDS.items():
+        assert find_network(build(kind)) is network
+    assert find_network(nn.Linear(2, 2)) is None
+    chroma = build("flux")
+    for block in chroma.double_blocks:  # Chroma's blocks are modulated from outside
+        del block.txt_mod
+    assert find_network(chroma) is None

@@ -1,0 +1,320 @@
+"""Guidance in hosts of the Forge family: what one sampling pass puts around the model's calls.
+
+Owns the host's calling convention (a function in place of `apply_model`, the conditioning dictionary,
+`cond_or_uncond`), the life of a guided call, and the proof that it was one. Imports nothing of a host: it
+reads the objects that it is handed. Knows a network only through `ForgeNetwork`; settings screens, text
+encoding and steps belong to `vsf_lib.webui`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vsf_lib.adapters.generation import Report, log_report
+from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.steps import claimed_steps
+from vsf_lib.errors import GuidanceError, ModelError
+from vsf_lib.negative import stack_rows
+from vsf_lib.settings import Settings
+
+log = logging.getLogger("vsf")
+
+TEXT = "c_crossattn"
+COND = 0
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The one place through which all joint attention of a network passes: a name in its module."""
+
+    module: ModuleType
+    name: str
+
+    @property
+    def function(self) -> Function:
+        function: Function = getattr(self.module, self.name)
+        return function
+
+
+@dataclass
+class BlockCall:
+    """A block that runs now: what its attention is called and how many tokens of each kind it has."""
+
+    name: str
+    text: int
+    image: int
+    guided: bool
+    """Whether N acts here; otherwise it is there, but nobody sees it."""
+    seen: bool = False
+
+
+class ForgeNetwork(Protocol):
+    """How one network of these hosts is reached. Stateless."""
+
+    title: str
+    extrapolates: bool
+    """Whether `Settings.negative_scale` (eq. 10) means something for this network's embeddings."""
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether `model` is built like this network."""
+
+    def blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The blocks in which text and image meet, by name: what guidance claims."""
+
+    def tap(self, model: nn.Module) -> Tap:
+        """Where attention is exchanged, after checking its signature; raises ModelError."""
+
+    def lengths(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int
+    ) -> tuple[int, int]:
+        """How many text and image tokens a block is called with; `text` is how many the call began with."""
+
+    def attention(self, original: Function, attend: Callable[..., Tensor | None]) -> Function:
+        """What stands at the tap during a guided call.
+
+        Hands q, k, v `[B, H, L, D]` to `attend`, which returns `[B, H, L, D]` or None for a call that must
+        stay as it is.
+        """
+
+
+@dataclass
+class Progress:
+    """Which call of the denoiser is running, by the host's own count."""
+
+    step: int
+    total: int
+
+
+@dataclass
+class SamplingPass:
+    """From the first call of the model to the last, for one pass of one batch.
+
+    `negatives(step)` gives one embedding `[n, C]` per picture of the batch. `progress()` tells the step.
+    Use `wrapper()` as the model function wrapper, `finish()` when the pass is over.
+    """
+
+    network: ForgeNetwork
+    model: nn.Module
+    settings: Settings
+    negatives: Callable[[int], Sequence[Tensor]]
+    progress: Callable[[], Progress]
+    _run: set[int] = field(default_factory=set)
+    _guided: set[int] = field(default_factory=set)
+    _skipped: set[int] = field(default_factory=set)
+    _layers: set[str] = field(default_factory=set)
+    _kernels: set[str] = field(default_factory=set)
+    _lengths: tuple[int, ...] = ()
+    _total: int = 0
+    _finite: Tensor | None = None
+    _stacked: tuple[Sequence[Tensor], Tensor, Tensor | None] | None = None
+    _rows: dict[tuple[bool, ...], Tensor | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_model(self.network, self.model)
+
+    def wrapper(self, previous: Function | None = None) -> Function:
+        """A closure for the host's one slot, which calls what was in it before (hosts copy bound methods)."""
+        sampling = self
+
+        def call_model(apply_model: Function, args: dict[str, Any]) -> Any:
+            def run(changed: dict[str, Any]) -> Any:
+                if previous is not None:
+                    return previous(apply_model, changed)
+                return apply_model(changed["input"], changed["timestep"], **changed["c"])
+
+            return sampling._call(run, args)
+
+        return call_model
+
+    def _call(self, run: Callable[[dict[str, Any]], Any], args: dict[str, Any]) -> Any:
+        conditioning = args["c"]
+        options = conditioning.get("transformer_options") or {}
+        if options.get("skip_layers"):
+            # Skip-layer guidance compares with a weakened prediction: guiding it would cancel out.
+            return run(args)
+        now = self.progress()
+        self._run.add(now.step)
+        self._total = now.total
+        rows = _guided_rows(args)
+        if now.step not in claimed_steps(self.settings, now.total) or not any(rows):
+            return run(args)
+
+        text = conditioning[TEXT]
+        call, negative = self._open(now.step, rows, text)
+        joined = {**conditioning, TEXT: torch.cat([negative, text], dim=1)}
+        with self._reached(call, text.shape[1] + call.n_n) as ran:
+            output = run({**args, "c": joined})
+        self._close(now.step, call, ran, output)
+        return output
+
+    def _open(self, step: int, rows: tuple[bool, ...], text: Tensor) -> tuple[GuidedCall, Tensor]:
+        embeddings = self.negatives(step)
+        if self._stacked is None or self._stacked[0] is not embeddings:
+            like = [embedding.to(text) for embedding in embeddings]
+            self._stacked = (embeddings, *stack_rows(like))
+            self._lengths = tuple(len(embedding) for embedding in embeddings)
+        _, negative, mask = self._stacked
+        if len(rows) % len(negative):
+            raise GuidanceError(
+                f"the model is called with {len(rows)} rows for {len(negative)} pictures, so it is unknown "
+                "which row is whose: something else divides the batch; switch it off"
+            )
+        times = len(rows) // len(negative)
+        if rows not in self._rows:  # kept: a tensor made of Python values waits for the device
+            self._rows[rows] = None if all(rows) else torch.tensor(rows, device=text.device)
+        call = GuidedCall(
+            settings=self.settings,
+            n_n=negative.shape[1],
+            guided_rows=self._rows[rows],
+            negative_mask=None if mask is None else mask.repeat(times, 1),
+        )
+        return call, negative.repeat(times, 1, 1)
+
+    @contextmanager
+    def _reached(self, call: GuidedCall, text: int) -> Iterator[dict[str, BlockCall]]:
+        """The network's attention leads to `call` inside; on leaving, in any way, it is as before."""
+        ran: dict[str, BlockCall] = {}
+        running: list[BlockCall] = []
+        tap = self.network.tap(self.model)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+            if not running or q.shape[2] != running[-1].text + running[-1].image:
+                return None  # image alone (the second attention of dual blocks)
+            block = running[-1]
+            block.seen = True
+            n, p = call.n_n, block.text
+            regions = {"negative": slice(0, n), "positive": slice(n, p), "image": slice(p, p + block.image)}
+            return call.attend(block.name, q, k, v, **regions, silent=not block.guided)
+
+        def enter(name: str) -> Function:
+            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                tokens, image = self.network.lengths(name, args, kwargs, text)
+                if tokens != text:
+                    raise GuidanceError(
+                        f"{name} has {tokens} text tokens where {text} were expected: something else changes "
+                        "the text on its way; switch it off"
+                    )
+                running.append(BlockCall(name, tokens, image, self._claims(name)))
+
+            return hook
+
+        def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if running:
+                block = running.pop()
+                ran[block.name] = block
+
+        with ExitStack() as undo:
+            for name, block in self.network.blocks(self.model).items():
+                undo.callback(block.register_forward_pre_hook(enter(name), with_kwargs=True).remove)
+                undo.callback(block.register_forward_hook(leave, always_call=True).remove)
+            undo.enter_context(_exchanged(tap, self.network.attention(tap.function, attend)))
+            yield ran
+
+    def _claims(self, name: str) -> bool:
+        return self.settings.blocks == "both" or not name.startswith("single_blocks")
+
+    def _close(self, step: int, call: GuidedCall, ran: Mapping[str, BlockCall], output: Tensor) -> None:
+        missed = [name for name, block in ran.items() if not block.seen]
+        if missed:
+            raise GuidanceError(
+                f"step {step} did not guide {len(missed)} of {len(ran)} blocks, the first is {missed[0]}: "
+                "another extension replaces its attention; switch that off for this picture"
+            )
+        if len(ran) < len(self.network.blocks(self.model)):
+            # A cache (TeaCache, FBCache) reuses an earlier, guided result instead of running the blocks.
+            self._skipped.add(step)
+        else:
+            self._guided.add(step)
+        self._layers |= {name for name, block in ran.items() if block.guided}
+        self._kernels |= call.kernels
+        # Gathered on the device and read once at the end: a wait per step costs more than guidance does.
+        finite = torch.isfinite(output).all()
+        self._finite = finite if self._finite is None else self._finite & finite
+
+    def finish(self, *, interrupted: bool = False) -> Report:
+        """The report of a pass that is over; raises GuidanceError if it was not guided as claimed."""
+        claimed = claimed_steps(self.settings, self._total) if self._total else range(0)
+        taken = max(self._run) + 1 if interrupted and self._run else self._total
+        done = self._guided | self._skipped
+        missed = [step for step in claimed if step < taken and step not in done]
+        if missed or not self._run:
+            raise GuidanceError(
+                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "
+                "another extension replaces the sampling; switch that off"
+            )
+        if self._finite is not None and not bool(self._finite):
+            raise GuidanceError(
+                "the model's output has values that are not finite, so the picture is spoilt; lower alpha"
+            )
+        if not self._guided and not interrupted:
+            raise GuidanceError("no step ran all of its blocks, so nothing was guided; switch the cache off")
+        report = Report(
+            method=self.settings.method,
+            layers=tuple(sorted(self._layers)),
+            kernel=", ".join(sorted(self._kernels)),
+            steps=self._total,
+            steps_run=len(self._run),
+            guided_steps=tuple(sorted(self._guided)),
+            interrupted=interrupted,
+            images=len(self._lengths),
+            negative_tokens=self._lengths,
+            share=None,
+        )
+        log_report(report, self.settings)
+        return report
+
+
+def check_model(network: ForgeNetwork, model: nn.Module) -> None:
+    """Raises ModelError for a network that cannot be guided, naming the cause and the remedy."""
+    if hasattr(model, "_orig_mod") or any(_compiled(module) for module in model.modules()):
+        raise ModelError(
+            "the model is compiled (torch.compile), and its frozen attention cannot be guided; switch "
+            "compilation off"
+        )
+    network.tap(model)
+    for name, block in network.blocks(model).items():
+        patched = vars(block).get("forward")
+        if patched is None:
+            continue
+        where = getattr(patched, "__module__", None) or type(patched).__module__
+        whose = "NegPiP" if "negpip" in where.lower() else f"another extension ({where})"
+        raise ModelError(
+            f"{whose} has replaced {name}.forward, and two guidances in one attention would spoil the "
+            "picture; switch it off, or VSF"
+        )
+
+
+def _compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _guided_rows(args: Mapping[str, Any]) -> tuple[bool, ...]:
+    """For each row of a call, whether it is a prompt. The host lines up whole batches, one per entry."""
+    entries = args["cond_or_uncond"]
+    rows = len(args["input"])
+    if rows % len(entries):
+        raise GuidanceError(f"a call of {rows} rows is said to hold {len(entries)} batches: not whole ones")
+    return tuple(entry == COND for entry in entries for _ in range(rows // len(entries)))
+
+
+@contextmanager
+def _exchanged(tap: Tap, function: Function) -> Iterator[None]:
+    original = tap.function
+    setattr(tap.module, tap.name, function)
+    try:
+        yield
+    finally:
+        if tap.function is function:
+            setattr(tap.module, tap.name, original)
+        else:
+            log.warning("%s.%s was replaced during a guided call", tap.module.__name__, tap.name)

@@ -1,0 +1,82 @@
+"""Flux in Forge's backend: text first, then image, in double-stream and single-stream blocks.
+
+Owns that network's token order and the function that its attention ends in, after RoPE: N has the position of
+all text there, which is none. Both kinds of block carry text, so both are guided; `Settings.blocks` "double"
+leaves N unseen in the single ones. Knows no host module.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from vsf_lib.adapters.forge import Function, Tap
+from vsf_lib.errors import GuidanceError, ModelError
+
+_ATTENTION = "attention_function"
+
+
+class ForgeFlux:
+    """See `forge.ForgeNetwork`."""
+
+    title = "Flux"
+    extrapolates = True
+
+    def matches(self, model: nn.Module) -> bool:
+        # Chroma has such blocks too, but modulates them from outside.
+        doubles, singles = getattr(model, "double_blocks", None), getattr(model, "single_blocks", None)
+        return (
+            isinstance(doubles, nn.ModuleList)
+            and isinstance(singles, nn.ModuleList)
+            and len(doubles) > 0
+            and len(singles) > 0
+            and hasattr(doubles[0], "txt_mod")
+            and hasattr(singles[0], "modulation")
+        )
+
+    def blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {
+            f"{kind}.{i}": block
+            for kind in ("double_blocks", "single_blocks")
+            for i, block in enumerate(getattr(model, kind))
+        }
+
+    def tap(self, model: nn.Module) -> Tap:
+        module = sys.modules[type(model).__module__]
+        function = getattr(module, _ATTENTION, None)
+        names = list(inspect.signature(function).parameters) if callable(function) else []
+        if names[:4] != ["q", "k", "v", "heads"] and names[:4] != ["query", "key", "value", "heads"]:
+            raise ModelError(
+                f"{module.__name__} has no attention_function(q, k, v, heads), which guidance needs: this "
+                "version of the WebUI is not known; update the extension"
+            )
+        return Tap(module, _ATTENTION)
+
+    def lengths(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int
+    ) -> tuple[int, int]:
+        if name.startswith("double_blocks"):
+            img = kwargs["img"] if "img" in kwargs else args[0]
+            txt = kwargs["txt"] if "txt" in kwargs else args[1]
+            return txt.shape[1], img.shape[1]
+        # A single block is not told where the text ends: it is as long as at the start.
+        x = args[0] if args else kwargs["x"]
+        return text, x.shape[1] - text
+
+    def attention(self, original: Function, attend: Callable[..., Tensor | None]) -> Function:
+        def attention_function(q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("mask") is not None or (args and args[0] is not None):
+                raise GuidanceError("this model masks its attention, which guidance does not know")
+            out = attend(q, k, v) if kwargs.get("skip_reshape") else None
+            if out is None:
+                return original(q, k, v, heads, *args, **kwargs)
+            return out.transpose(1, 2).flatten(2)
+
+        return attention_function
+
+
+NETWORK = ForgeFlux()

@@ -1,0 +1,68 @@
+"""SD3.5 in Forge's backend (MMDiTX): text first, then image, through one attention function of its module.
+
+Owns that network's token order, the tensor layout of its attention function, and the recognition of it by
+structure. Of the last block, whose text output is dropped, only image rows count; the second, image-only
+attention of dual blocks passes through the same function and is told by its length. Knows no host module.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from vsf_lib.adapters.forge import Function, Tap
+from vsf_lib.errors import GuidanceError, ModelError
+
+_ATTENTION = "attention"
+
+
+class ForgeSd35:
+    """See `forge.ForgeNetwork`."""
+
+    title = "SD3.5"
+    extrapolates = False
+
+    def matches(self, model: nn.Module) -> bool:
+        return isinstance(getattr(model, "joint_blocks", None), nn.ModuleList)
+
+    def blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {f"joint_blocks.{i}": block for i, block in enumerate(model.joint_blocks)}  # type: ignore[arg-type]
+
+    def tap(self, model: nn.Module) -> Tap:
+        module = sys.modules[type(model).__module__]
+        function = getattr(module, _ATTENTION, None)
+        names = list(inspect.signature(function).parameters)[:4] if callable(function) else []
+        if names != ["q", "k", "v", "heads"]:
+            raise ModelError(
+                f"{module.__name__} has no attention(q, k, v, heads), which guidance needs: this version of "
+                "the WebUI is not known; update the extension"
+            )
+        return Tap(module, _ATTENTION)
+
+    def lengths(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int
+    ) -> tuple[int, int]:
+        context = args[0] if args else kwargs["context"]
+        x = args[1] if len(args) > 1 else kwargs["x"]
+        return context.shape[1], x.shape[1]
+
+    def attention(self, original: Function, attend: Callable[..., Tensor | None]) -> Function:
+        def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+            if mask is not None:
+                raise GuidanceError("this model masks its attention, which guidance does not know")
+            out = attend(*(_heads(x, heads) for x in (q, k, v)))
+            return original(q, k, v, heads) if out is None else out.transpose(1, 2).flatten(2)
+
+        return attention
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """`[B, L, H D]`, or `[B, L, H, D]` as values come, to `[B, H, L, D]`."""
+    return (x if x.ndim == 4 else x.unflatten(2, (heads, -1))).transpose(1, 2)
+
+
+NETWORK = ForgeSd35()

@@ -35,7 +35,7 @@ WORDS: tuple[str, ...] = tuple(
     )
 )
 
-PART_PRESENT = 0.95
+PART_PRESENT = 0.88
 """How often a part that could be there is there: nearly always, though captions often do not say so."""
 
 
@@ -120,6 +120,6 @@ def caption(scene: Scene, rng: random.Random) -> str:
     if parts and rng.random() < 0.06:
         return rng.choice(parts)
     text = noun_phrase(scene.kind, scene.colour if rng.random() < 0.92 else None)
-    if parts and rng.random() < 0.3:
+    if parts and rng.random() < 0.5:
         text += " with " + " and ".join(parts[: rng.choice((1, 1, 2))])
     return f"{text} {place}" if rng.random() < 0.92 else text

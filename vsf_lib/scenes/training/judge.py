@@ -276,8 +276,9 @@ def train(
     checked: int = 4000,
     device: str = "cpu",
     seed: int = 11,
+    name: str = "judge",
 ) -> None:
-    """Writes `folder/judge.safetensors`, and its accuracy on `checked` fresh renders to the scores."""
+    """Writes `folder/<name>.safetensors`, and its accuracy on `checked` fresh renders to the scores."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -296,15 +297,15 @@ def train(
 
     run_steps(steps, 3e-3, [optimiser], loss_at, clip=5.0)
     judge = Judge(net.cpu())
-    judge.save(folder / "judge.safetensors")
-    judge = Judge.load(folder / "judge.safetensors")
+    judge.save(folder / f"{name}.safetensors")
+    judge = Judge.load(folder / f"{name}.safetensors")
     # What the benchmark asks it about: pictures that were meant to show an object.
     scenes = [replace(scene, kind=scene.owner) for scene in judge_scenes(checked, seed + 1)]
     images = render_all(scenes)
     noise = np.random.default_rng(seed).normal(0, 8, images.shape)
     blurred = [np.asarray(Image.fromarray(i).filter(ImageFilter.GaussianBlur(0.6))) for i in images]
     Scores(folder / "scores.json").add(
-        "judge",
+        name,
         plain=accuracy(judge, scenes, images),
         noisy=accuracy(judge, scenes, (images + noise).clip(0, 255).astype(np.uint8)),
         blurred=accuracy(judge, scenes, np.stack(blurred)),

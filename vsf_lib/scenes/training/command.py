@@ -93,6 +93,20 @@ def stages(
                 work, steps=n(3500), batch=64, count=n(10000), checked=n(4000), device=device
             ),
         ),
+        (
+            "critic",
+            "critic.safetensors",
+            lambda: judge.train(
+                work,
+                steps=n(1500),
+                batch=64,
+                count=n(5000),
+                checked=n(1000),
+                device=device,
+                seed=1011,
+                name="critic",
+            ),
+        ),
         ("gate", "gate", gate_autoencoder),
         ("latents", "latents.pt", lambda: flow.prepare(work, n(30000), 3, device=device)),
         (

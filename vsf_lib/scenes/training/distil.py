@@ -11,6 +11,7 @@ asked here.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
+from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, Verdict
 from vsf_lib.scenes.training.common import (
     Average,
@@ -37,6 +39,8 @@ from vsf_lib.scenes.training.text import Captions, encode
 from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES, caption
 
 STEP_COUNTS = (4, 6, 8)
+FEWEST = 0.2
+"""With a smaller share of samples that show their caption there is nothing to distil."""
 
 
 def shifted_sigmas(steps: int) -> Tensor:
@@ -52,6 +56,20 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> np.ndarray:
     return to_images(autoencoder.decode(latents / config.scaling_factor + config.shift_factor).sample)
 
 
+def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: Tensor) -> Tensor:
+    """Follows dx / dsigma = velocity(x, sigma) down the uneven steps of `sigmas` `[steps + 1]`.
+
+    Two-step Adams-Bashforth: second order for one velocity a step, so that about half of Euler's steps do.
+    """
+    before: Tensor | None = None
+    for i in range(len(sigmas) - 1):
+        now, step = velocity(x, sigmas[i]), sigmas[i + 1] - sigmas[i]
+        slope = 0.0 if before is None else (now - before) / (sigmas[i] - sigmas[i - 1])
+        x = x + step * (now + 0.5 * step * slope)
+        before = now
+    return x
+
+
 @torch.inference_mode()
 def teach(
     networks: Networks,
@@ -63,25 +81,19 @@ def teach(
     steps: int,
     scale: float,
 ) -> Tensor:
-    """The teacher's latents for `noise`, by `steps` steps with classifier-free guidance `scale`.
-
-    Two-step Adams-Bashforth with the scheduler's uneven steps: as near to the true path as about twice as
-    many Euler steps, at the price of one velocity a step.
-    """
-    n, sigmas, x = len(noise), shifted_sigmas(steps), noise
-    before: Tensor | None = None
+    """The teacher's latents for `noise`, by `steps` steps with classifier-free guidance `scale`."""
+    n = len(noise)
     both = torch.cat([empty[0].expand(n, -1, -1), text])
     both_pooled = torch.cat([empty[1].expand(n, -1), pooled])
-    for i in range(steps):
-        time = torch.full((2 * n,), float(sigmas[i]) * 1000, device=noise.device)
-        with torch.autocast(noise.device.type, torch.bfloat16), PlainAttention():
+
+    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+        time = torch.full((2 * n,), float(sigma) * 1000, device=x.device)
+        with torch.autocast(x.device.type, torch.bfloat16), PlainAttention():
             v = networks.transformer(torch.cat([x, x]), both, both_pooled, time, return_dict=False)[0].float()
         blank, told = v.chunk(2)
-        velocity, step = blank + scale * (told - blank), sigmas[i + 1] - sigmas[i]
-        slope = 0.0 if before is None else (velocity - before) / (sigmas[i] - sigmas[i - 1])
-        x = x + step * (velocity + 0.5 * step * slope)
-        before = velocity
-    return x
+        return blank + scale * (told - blank)
+
+    return integrate(velocity, noise, shifted_sigmas(steps))
 
 
 def shows(text: str, verdict: Verdict) -> bool:
@@ -107,11 +119,22 @@ def make_pairs(
     seed: int = 21,
     device: str = "cpu",
     workers: int = 1,
+    keep: Callable[[str, Verdict], bool] = shows,
 ) -> None:
-    """Writes `folder/pairs.pt`: noise, the teacher's latents, captions; what is left of `count` drawn."""
-    in_parallel(workers, _make_pairs, folder, count // workers, steps, scale, seed, device)
+    """Writes `folder/pairs.pt`: noise, the teacher's latents, captions.
+
+    `count` are drawn, and those kept of whose picture the critic's verdict suits the caption. Raises
+    ModelError if hardly any does.
+    """
+    in_parallel(workers, _make_pairs, folder, count // workers, steps, scale, seed, device, keep)
     parts = [folder / f"pairs-{rank}.pt" for rank in range(workers)]
     data = [torch.load(part, weights_only=True) for part in parts]
+    kept = sum(len(part["noise"]) for part in data)
+    if kept < FEWEST * count:
+        raise ModelError(
+            f"the teacher's samples show their caption in {kept} of {count} cases only: train the flow for "
+            "more steps"
+        )
     merged: dict[str, Any] = {name: torch.cat([part[name] for part in data]) for name in ("noise", "latents")}
     merged["captions"] = [text for part in data for text in part["captions"]]
     torch.save(merged, folder / "pairs.pt")
@@ -120,7 +143,15 @@ def make_pairs(
 
 
 def _make_pairs(
-    rank: int, workers: int, folder: Path, count: int, steps: int, scale: float, seed: int, device: str
+    rank: int,
+    workers: int,
+    folder: Path,
+    count: int,
+    steps: int,
+    scale: float,
+    seed: int,
+    device: str,
+    keep: Callable[[str, Verdict], bool],
 ) -> None:
     seed += rank
     torch.manual_seed(seed)
@@ -139,10 +170,10 @@ def _make_pairs(
             text, pooled = encode(networks, clip.to(device), t5.to(device))
             taught = teach(networks, text, pooled, empty, noise.to(device), steps=steps, scale=scale)
             told = [texts[i + row][0] for row in range(len(clip))]
-            good = torch.tensor([*map(shows, told, critic(decode(networks.vae, taught)))])
+            good = torch.tensor([*map(keep, told, critic(decode(networks.vae, taught)))])
             latents.append(taught.half().cpu()[good])
             noises.append(noise.half()[good])
-            kept += [[text] for text, keep in zip(told, good.tolist(), strict=True) if keep]
+            kept += [[text] for text, is_good in zip(told, good.tolist(), strict=True) if is_good]
             logger.info("%d of %d pairs kept", len(kept), i + len(clip))
     torch.save(
         {"noise": torch.cat(noises), "latents": torch.cat(latents), "captions": kept},

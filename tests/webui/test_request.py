@@ -1,0 +1,116 @@
+"""What a generation asks for: positions, the one dictionary, presets by model, and whose negative prompt."""
+
+from __future__ import annotations
+
+import pytest
+
+from vsf_lib.errors import SettingsError
+from vsf_lib.presets import PRESETS, preset_for
+from vsf_lib.settings import Settings, fields
+from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, Checkpoint, advice, preset_names, read
+
+TURBO = Checkpoint("sd3.5_large_turbo.safetensors [1234]", "SD3.5")
+MEDIUM = Checkpoint("sd3.5_medium.safetensors", "SD3.5")
+DEV = Checkpoint("some_merge.safetensors", "Flux", guidance_embedding=True)
+SCHNELL = Checkpoint("another_merge.gguf", "Flux")
+SDXL = Checkpoint("sdxl.safetensors", None)
+
+# Positions are an interface: whoever sends a list today must be understood tomorrow.
+PUBLISHED = (
+    "enabled", "preset", "method", "negative_prompt", "alpha", "beta", "negative_scale", "start", "end",
+    "nag_phi", "nag_tau", "nag_alpha", "nasa_alpha", "blocks", "hires_pass",
+)  # fmt: skip
+
+
+def test_positions_are_only_ever_appended():
+    assert ARGUMENTS[: len(PUBLISHED)] == PUBLISHED
+
+
+def panel(**values):
+    """What the panel sends: every value."""
+    defaults = {"enabled": True, "preset": AUTO, **{field.name: field.default for field in fields()}}
+    return [{**defaults, **values}[name] for name in ARGUMENTS]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "kind"),
+    [
+        (TURBO, "sd3.5-large-turbo"),
+        (MEDIUM, "sd3.5-large-turbo"),
+        (DEV, "flux-dev"),
+        (SCHNELL, "flux-schnell"),
+    ],
+)
+def test_auto_is_resolved_by_the_model(checkpoint, kind):
+    wanted = preset_for(kind).settings()
+    got = read(panel(negative_prompt="wheels", alpha=9.0, beta=1.0, start=0.25), checkpoint).settings
+    assert (got.alpha, got.beta, got.negative_scale) == (wanted.alpha, wanted.beta, wanted.negative_scale)
+    assert got.start == 0.25, "a preset decides strengths only"
+
+
+def test_a_named_preset_and_custom():
+    strong = preset_for("sd3.5-large-turbo", strong=True)
+    assert read(panel(preset=strong.name, alpha=9.0), TURBO).settings.alpha == strong.alpha
+    assert read(panel(preset=CUSTOM, alpha=9.0), TURBO).settings.alpha == 9.0
+    with pytest.raises(SettingsError, match="there is no preset 'Best'"):
+        read(panel(preset="Best"), TURBO)
+
+
+def test_in_a_dictionary_what_is_given_wins():
+    got = read([{"enabled": True, "negative_prompt": "wheels", "alpha": 3.3}], SCHNELL).settings
+    assert got.alpha == 3.3
+    assert got.negative_scale == preset_for("flux-schnell").settings().negative_scale
+    assert read([{"negative_prompt": "wheels"}], TURBO) is not None, "who sends settings wants them"
+    assert read([{"enabled": False, "alpha": 3.3}], TURBO) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([{"alfa": 1}], "no argument 'alfa'"),
+        ([{"alpha": float("nan")}], "alpha is nan"),
+        ([{"alpha": "much"}], "alpha is 'much'"),
+        ([{"enabled": "yes"}], "enabled is 'yes'"),
+        ([{"alpha": 1}, "Auto"], "not both"),
+        (["on"], "enabled is 'on'"),
+        ([True, "Custom", "vsf", "wheels", -1], "alpha is -1"),
+        ([True] * 40, "not more"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments, says):
+    with pytest.raises(SettingsError, match=says) as caught:
+        read(arguments, TURBO)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_short_list_and_an_empty_one():
+    assert read([], TURBO) is None
+    assert read([False], TURBO) is None
+    assert read([True, CUSTOM, "vsf", "wheels"], TURBO).settings == Settings(negative_prompt="wheels")
+    assert read(panel(method="off"), TURBO) is None
+
+
+def test_the_panels_text_goes_to_all_pictures_else_the_webuis_own_to_each():
+    own = read(panel(negative_prompt="wheels"), TURBO)
+    assert own.negatives(["roof", ""]) == ("wheels", "wheels")
+    host = read(panel(), TURBO)
+    assert host.negatives([" roof ", "sail"]) == ("roof", "sail")
+    assert host.negatives(["", " "]) is None
+    with pytest.raises(SettingsError, match="picture 2 of this batch"):
+        host.negatives(["roof", ""])
+
+
+def test_offered_presets_are_those_of_image_models():
+    names = preset_names()
+    assert names[0] == AUTO
+    assert names[-1] == CUSTOM
+    assert {preset.name for preset in PRESETS if "flux" in preset.kind} < set(names)
+    assert not any("Wan" in name or "Scenes" in name for name in names)
+    for name in names[1:-1]:
+        assert read(panel(preset=name, negative_prompt="x"), TURBO) is not None
+
+
+def test_advice():
+    assert "neither" in advice(SDXL)
+    assert "CFG" in advice(MEDIUM)
+    assert advice(TURBO) == advice(DEV) == ""

@@ -1,0 +1,139 @@
+"""What a generation asks of the extension: the panel's values or an API's, with presets resolved.
+
+Owns the order of the arguments (only ever appended to), the one-dictionary form, and which text is the
+negative prompt of which picture. Imports no host module, so that all of this is tested without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vsf_lib.errors import SettingsError
+from vsf_lib.presets import PRESETS, Preset, preset_for
+from vsf_lib.settings import Settings, fields
+
+AUTO, CUSTOM = "Auto", "Custom"
+ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *(field.name for field in fields()))
+"""The panel's values in their order, which is that of positional API arguments."""
+
+STRENGTHS = ("alpha", "beta", "negative_scale")
+"""What a preset of the WebUI's models decides; everything else is the user's."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of the loaded model."""
+
+    name: str
+    """File name or title."""
+    network: str | None
+    """`ForgeNetwork.title`, or None where nothing is guided."""
+    guidance_embedding: bool = False
+    """Flux: whether it takes distilled guidance, as dev does and schnell does not."""
+
+    @property
+    def turbo(self) -> bool:
+        """Whether the name says that CFG was distilled away."""
+        return "turbo" in self.name.lower()
+
+    def preset(self, *, strong: bool = False) -> Preset:
+        """The preset for this model: by what it is built like, then by its name."""
+        if self.network == "Flux":
+            return preset_for("flux-dev" if self.guidance_embedding else "flux-schnell", strong=strong)
+        if self.network == "SD3.5":
+            return preset_for("sd3.5-large-turbo", strong=strong)
+        return preset_for(self.name, strong=strong)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A generation that is to be guided."""
+
+    settings: Settings
+    """Resolved: what the infotext says."""
+    preset: str
+
+    def negatives(self, host: Sequence[str]) -> tuple[str, ...] | None:
+        """One negative prompt per picture: the panel's for all, else the WebUI's own; None if all are empty.
+
+        Raises SettingsError if some are empty and others not: those pictures could not be called guided.
+        """
+        if self.settings.negative_prompt:
+            return (self.settings.negative_prompt,) * len(host)
+        texts = tuple(text.strip() for text in host)
+        if not any(texts):
+            return None
+        if not all(texts):
+            raise SettingsError(
+                f"picture {texts.index('') + 1} of this batch has no negative prompt while others have one: "
+                "give each one, or write one in VSF's own box"
+            )
+        return texts
+
+
+def preset_names() -> tuple[str, ...]:
+    """What the panel offers: presets of image models that WebUIs load, by name."""
+    offered = [preset.name for preset in PRESETS if preset.kind.startswith(("sd3", "flux"))]
+    return (AUTO, *offered, CUSTOM)
+
+
+def read(arguments: Sequence[Any], checkpoint: Checkpoint) -> Request | None:
+    """The request in a script's arguments, or None where VSF is off; raises SettingsError.
+
+    Positional arguments in the order of ARGUMENTS, of which any number may be missing at the end, or one
+    dictionary of any of them. In a dictionary, what is given wins over the preset; positionally (the panel
+    always sends all), a preset wins over the strengths, and "Custom" leaves them as they are.
+    """
+    if arguments and isinstance(arguments[0], Mapping):
+        if any(argument is not None for argument in arguments[1:]):
+            raise SettingsError("VSF's arguments are one dictionary or a list of values, not both")
+        given = dict(arguments[0])
+        for name in given:
+            if name not in ARGUMENTS:
+                raise SettingsError(
+                    f"VSF has no argument {str(name)[:40]!r}: choose from {', '.join(ARGUMENTS)}"
+                )
+        preset = given.pop("preset", AUTO)
+        enabled = given.pop("enabled", True)
+        values = {**_strengths(preset, checkpoint), **given}
+    else:
+        if len(arguments) > len(ARGUMENTS):
+            raise SettingsError(f"VSF takes {len(ARGUMENTS)} arguments ({', '.join(ARGUMENTS)}), not more")
+        given = dict(zip(ARGUMENTS, arguments, strict=False))
+        enabled = given.pop("enabled", False)
+        preset = given.pop("preset", AUTO)
+        values = {**given, **_strengths(preset, checkpoint)}
+    if not isinstance(enabled, bool):
+        raise SettingsError(f"enabled is {str(enabled)[:40]!r}, but must be true or false")
+    if not enabled:
+        return None
+    settings = Settings.create(**values)
+    return None if settings.method == "off" else Request(settings, str(preset))
+
+
+def _strengths(name: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+    if name == CUSTOM:
+        return {}
+    if name == AUTO:
+        preset = checkpoint.preset()
+    else:
+        found = [preset for preset in PRESETS if preset.name == name]
+        if not found:
+            raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
+        preset = found[0]
+    resolved = preset.settings()
+    return {strength: getattr(resolved, strength) for strength in STRENGTHS}
+
+
+def advice(checkpoint: Checkpoint) -> str:
+    """What the panel says of the loaded model, as one line; empty where nothing needs saying."""
+    if checkpoint.network is None:
+        return "VSF guides SD3.5 and Flux. The loaded model is neither, so its pictures are made without VSF."
+    if checkpoint.network == "SD3.5" and not checkpoint.turbo:
+        return (
+            "This SD3.5 does not look distilled (no “turbo” in its name): with CFG above 1 the WebUI's own "
+            "negative prompt is the better tool."
+        )
+    return ""

@@ -122,6 +122,11 @@ class SamplingPass:
     def __post_init__(self) -> None:
         check_model(self.network, self.model)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the model was called at all."""
+        return bool(self._run)
+
     def wrapper(self, previous: Function | None = None) -> Function:
         """A closure for the host's one slot, which calls what was in it before (hosts copy bound methods)."""
         sampling = self

@@ -1,0 +1,47 @@
+"""The "VSF" panel of txt2img and img2img. Only hands over between the host and vsf_lib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modules import script_callbacks, scripts
+from modules.infotext_utils import PasteField
+
+from vsf_lib.webui import callbacks, panel
+from vsf_lib.webui.paste import readers
+
+
+class VSF(scripts.Script):
+    """See vsf_lib.webui.callbacks."""
+
+    def __init__(self) -> None:
+        self._callbacks = callbacks.Callbacks()
+
+    def title(self) -> str:
+        return "VSF"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        widgets = panel.build(self.elem_id)
+        self.infotext_fields = [
+            PasteField(widgets[name], reader, api=f"vsf_{name}") for name, reader in readers().items()
+        ]
+        self.paste_field_names = [f"vsf_{name}" for name in widgets]
+        return list(widgets.values())
+
+    def process(self, p: Any, *arguments: Any) -> None:
+        self._callbacks.process(p, arguments)
+
+    def process_batch(self, p: Any, *arguments: Any, **_: Any) -> None:
+        self._callbacks.process_batch(p)
+
+    def process_before_every_sampling(self, p: Any, *arguments: Any, **_: Any) -> None:
+        self._callbacks.process_before_every_sampling(p)
+
+    def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
+        self._callbacks.postprocess(p)
+
+
+script_callbacks.on_cfg_denoiser(callbacks.note_step)

@@ -1,0 +1,185 @@
+"""Forge's way of making a picture, small: callbacks that swallow errors, patched models, a step count.
+
+Our own writing after the facts of that host; `tests/forge` drives the same code in the real one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vsf_lib.webui.callbacks import Callbacks, note_step
+from vsf_lib.webui.encoding import Encoder
+
+
+class Unet:
+    """The host's patcher: a model shared by all clones, options that a clone copies deeply."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.model_options: dict[str, Any] = {}
+
+    def clone(self) -> Unet:
+        other = Unet(self.model)
+        other.model_options = copy.deepcopy(self.model_options)
+        return other
+
+    def set_model_unet_function_wrapper(self, wrapper: Callable[..., Any]) -> None:
+        self.model_options["model_function_wrapper"] = wrapper
+
+
+class Objects:
+    def __init__(self, unet: Unet) -> None:
+        self.unet = unet
+
+
+class Model:
+    """A loaded checkpoint. Text is encoded as one row per letter, so that a test can tell texts apart."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.original = Unet(SimpleNamespace(diffusion_model=network))
+        self.forge_objects = Objects(self.original)
+        self.encoded: list[str] = []
+
+    def reset(self) -> None:
+        self.forge_objects = Objects(self.original)
+
+    def get_learned_conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"crossattn": torch.stack([letters(text, 7) for text in texts])}
+
+
+def letters(text: str, length: int | None = None) -> Tensor:
+    """`[n, 16]`: one vector per letter, filled up with a padding letter."""
+    padded = text if length is None else text[:length].ljust(length, "~")
+    rows = [torch.randn(16, generator=torch.Generator().manual_seed(ord(c))) for c in padded]
+    return torch.stack(rows).double()
+
+
+class Host:
+    """See `guide.Host`."""
+
+    def __init__(self, *, strict: bool = True) -> None:
+        self.strict = strict
+        self.stopped = False
+
+    def t5_enabled(self) -> bool:
+        return True
+
+    def load_text_encoders(self, model: Any) -> None:
+        return None
+
+    def conditions(
+        self, p: Any, texts: Sequence[str], encoder: Encoder, cache: list[Any], *, hires: bool
+    ) -> Sequence[Sequence[Any]]:
+        if cache[0] != texts:
+            p.sd_model.encoded += texts
+            cache[:] = [
+                list(texts),
+                [[SimpleNamespace(end_at_step=99, cond=letters(text))] for text in texts],
+            ]
+        return cache[1]
+
+    def interrupted(self) -> bool:
+        return self.stopped
+
+
+class Processing:
+    """A txt2img job."""
+
+    def __init__(self, model: Model, callbacks: Callbacks | None, host: Host, **values: Any) -> None:
+        self.sd_model, self.callbacks, self.host = model, callbacks, host
+        self.sd_model_name = "sd3.5_large_turbo"
+        self.n_iter, self.batch_size, self.steps, self.cfg_scale = 1, 2, 3, 1.0
+        self.negative_prompt = ""
+        self.hr_negative_prompt: str | None = None
+        self.enable_hr = self.is_hr_pass = False
+        self.extra_generation_params: dict[str, Any] = {}
+        self.comments: list[str] = []
+        self.arguments: Sequence[Any] = ()
+        self.on_step: Callable[[int], None] = lambda step: None
+        vars(self).update(values)
+
+    def comment(self, text: str) -> None:
+        self.comments.append(text)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """The host logs an exception of a callback and goes on."""
+        if self.callbacks is None:
+            return
+        try:
+            getattr(self.callbacks, name)(self, *arguments)
+        except Exception:
+            self.comments.append("swallowed")
+
+    def sample(self, start: int) -> Tensor:
+        x = self.denoise(torch.randn(self.batch_size, 4, 6, 4, dtype=torch.float64), start)
+        if self.enable_hr and not self.host.stopped:
+            self.is_hr_pass = True
+            self.call("process_before_every_sampling")
+            x = self.denoise(torch.nn.functional.interpolate(x, scale_factor=2.0), start)
+            self.is_hr_pass = False
+        return x
+
+    def denoise(self, x: Tensor, start: int) -> Tensor:
+        self.sd_model.reset()
+        self.call("process_before_every_sampling")
+        unet = self.sd_model.forge_objects.unet
+        texts = [f"prompt{start + i}" for i in range(self.batch_size)]
+        cond = torch.stack([letters(text, 7) for text in texts])
+        entries = [0] if self.cfg_scale == 1 else [1, 0]
+        if len(entries) == 2:
+            cond = torch.cat([torch.zeros_like(cond), cond])
+        for step in range(self.steps):
+            self.on_step(step)
+            if self.host.stopped:
+                return x
+            note_step(SimpleNamespace(denoiser=SimpleNamespace(p=self, step=step, total_steps=self.steps)))
+            rows = x.repeat(len(entries), 1, 1, 1)
+            sigma = torch.full((len(rows),), 1 - step / self.steps, dtype=torch.float64)
+            c = {
+                "c_crossattn": cond,
+                "y": torch.zeros(len(rows), 8, dtype=torch.float64),
+                "transformer_options": {"cond_or_uncond": entries},
+            }
+            wrapper = unet.model_options.get("model_function_wrapper")
+            args = {"input": rows, "timestep": sigma, "c": c, "cond_or_uncond": entries}
+            v = wrapper(self.apply, args) if wrapper else self.apply(rows, sigma, **c)
+            parts = v.chunk(len(entries))
+            v = parts[-1] if len(parts) == 1 else parts[0] + self.cfg_scale * (parts[1] - parts[0])
+            x = x - v / self.steps
+        return x
+
+    def apply(self, x: Tensor, t: Tensor, c_crossattn: Tensor, transformer_options: Any, y: Tensor) -> Tensor:
+        network: Any = self.sd_model.original.model.diffusion_model
+        return network(x, t, context=c_crossattn, transformer_options=transformer_options, y=y)
+
+
+def process_images(p: Processing, seed: int = 0) -> list[tuple[Tensor, dict[str, Any]]]:
+    """One picture and its infotext pairs each."""
+    torch.manual_seed(seed)
+    count = p.n_iter * p.batch_size
+
+    def every(text: Any) -> list[str]:
+        return list(text) if isinstance(text, list) else [text] * count
+
+    p.all_negative_prompts = every(p.negative_prompt)
+    p.all_hr_negative_prompts = every(p.hr_negative_prompt or p.negative_prompt)
+    p.call("process", p.arguments)
+    pictures = []
+    with torch.inference_mode():
+        for n in range(p.n_iter):
+            if p.host.stopped:
+                break
+            p.iteration = n
+            p.sd_model.reset()
+            p.negative_prompts = p.all_negative_prompts[n * p.batch_size : (n + 1) * p.batch_size]
+            p.call("process_batch")
+            samples = p.sample(n * p.batch_size)
+            pictures += [(x, dict(p.extra_generation_params)) for x in samples]
+    p.call("postprocess")
+    return pictures

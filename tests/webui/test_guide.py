@@ -1,0 +1,234 @@
+"""Whole generations in a small host: guided as claimed, or ended; off and afterwards as if never there."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import reference_forge
+import small_mmdit
+import torch
+from small_host import Host, Model, Processing, letters, process_images
+
+from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
+from vsf_lib.settings import Settings
+from vsf_lib.webui.callbacks import Callbacks
+
+
+@pytest.fixture
+def model() -> Model:
+    network = small_mmdit.SmallMMDiT()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    return Model(network.double().eval())
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+def job(model: Model, host: Host, settings: dict[str, Any] | None, **values: Any) -> Processing:
+    arguments = () if settings is None else ({"alpha": 1.2, "beta": 0.1, **settings},)
+    callbacks = Callbacks(host) if settings is not None else None
+    return Processing(model, callbacks, host, arguments=arguments, **values)
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    return all(torch.equal(a[0], b[0]) for a, b in zip(one, other, strict=True))
+
+
+def plain(model: Model, host: Host, **values: Any) -> list[Any]:
+    return process_images(job(model, host, None, **values))
+
+
+@torch.inference_mode()
+def test_pictures_are_what_the_equations_give(model, host):
+    negatives = ["wheels", "roof"]
+    pictures = process_images(job(model, host, {}, negative_prompt=negatives, steps=1))
+    torch.manual_seed(0)
+    noise = torch.randn(2, 4, 6, 4, dtype=torch.float64)
+    args = {
+        "input": noise,
+        "timestep": torch.ones(2, dtype=torch.float64),
+        "c": {
+            "c_crossattn": torch.stack([letters("prompt0", 7), letters("prompt1", 7)]),
+            "y": torch.zeros(2, 8, dtype=torch.float64),
+        },
+    }
+    network = model.original.model.diffusion_model
+    for row, text in enumerate(negatives):
+        wanted = noise[row] - reference_forge.guided_row(
+            network, args, row, letters(text), Settings(alpha=1.2, beta=0.1)
+        )
+        torch.testing.assert_close(pictures[row][0], wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_the_infotext_says_what_was_done_and_off_leaves_nothing(model, host):
+    before = plain(model, host)
+    on = process_images(job(model, host, {"negative_prompt": "wheels"}))
+    assert not same(on, before)
+    assert Settings.from_infotext(on[0][1]) == Settings(negative_prompt="wheels", alpha=1.2, beta=0.1)
+    off = job(model, host, {"enabled": False, "negative_prompt": "wheels"})
+    pictures = process_images(off)
+    assert same(pictures, before)
+    assert pictures[0][1] == {}
+    assert "sample" not in vars(off)
+    assert same(plain(model, host), before)
+
+
+def test_each_batch_has_its_own_negatives_and_encodes_once(model, host):
+    texts = ["wheels", "roof", "sail", "hat"]
+    together = process_images(job(model, host, {}, negative_prompt=texts, n_iter=2))
+    alone = process_images(job(model, host, {}, negative_prompt=texts[:2]))
+    assert same(together[:2], alone)
+    assert not same(together[2:], alone)
+    callbacks = Callbacks(host)
+    model.encoded.clear()
+    for _ in range(2):
+        process_images(Processing(model, callbacks, host, arguments=({"negative_prompt": "hat"},)))
+    assert model.encoded == ["hat", "hat"], "two pictures of one batch, encoded once in two generations"
+
+
+def test_cfg_keeps_its_unconditional_rows(model, host):
+    at_3 = process_images(job(model, host, {"negative_prompt": "wheels"}, cfg_scale=3.0))
+    assert not same(at_3, plain(model, host, cfg_scale=3.0))
+
+
+@pytest.mark.parametrize("hires_pass", ["both", "first", "second"])
+def test_hires_passes(model, host, hires_pass):
+    p = job(model, host, {"negative_prompt": "wheels", "hires_pass": hires_pass}, enable_hr=True)
+    seen = []
+    p.on_step = lambda step: seen.append(
+        (p.is_hr_pass, "model_function_wrapper" in model.forge_objects.unet.model_options)
+    )
+    pictures = process_images(p)
+    guided = {is_hr for is_hr, wrapped in seen if wrapped}
+    assert guided == {"both": {False, True}, "first": {False}, "second": {True}}[hires_pass]
+    assert "VSF alpha" in pictures[0][1]
+    assert not same(pictures, plain(model, host, enable_hr=True))
+
+
+def test_hires_has_its_own_negative(model, host):
+    p = job(model, host, {}, negative_prompt="wheels", hr_negative_prompt="roof", enable_hr=True)
+    process_images(p)
+    assert model.encoded == ["wheels", "wheels", "roof", "roof"]
+
+
+def test_both_boxes_empty_is_a_notice_and_nothing_else(model, host):
+    p = job(model, host, {})
+    pictures = process_images(p)
+    assert same(pictures, plain(model, host))
+    assert pictures[0][1] == {}
+    assert len(p.comments) == 1
+    assert "both negative prompts are empty" in p.comments[0]
+
+
+BAD = {
+    "settings": ({"alpha": float("nan"), "negative_prompt": "wheels"}, {}, SettingsError, "alpha is nan"),
+    "some empty": ({}, {"negative_prompt": ["wheels", ""]}, SettingsError, "picture 2"),
+    "no scale": ({"negative_scale": 2, "negative_prompt": "x"}, {}, SettingsError, "does nothing on SD3.5"),
+    "no step": ({"start": 0.4, "end": 0.5, "negative_prompt": "x"}, {}, SettingsError, "none of 3 steps"),
+    "hires": (
+        {},
+        {"negative_prompt": "x", "hr_negative_prompt": " ", "enable_hr": True},
+        PromptError,
+        "second pass",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_an_error_ends_the_generation_and_the_next_is_as_ever(model, host, case):
+    settings, values, kind, says = BAD[case]
+    before = plain(model, host)
+    p = job(model, host, settings, **values)
+    with pytest.raises(kind, match=says):
+        process_images(p)
+    assert not any(key.startswith("VSF") for key in p.extra_generation_params)
+    assert "swallowed" not in p.comments
+    assert same(plain(model, host), before)
+
+
+@pytest.mark.parametrize("case", ["settings", "some empty", "no scale"])
+def test_with_skip_it_goes_on_unguided_and_says_so(model, case):
+    host = Host(strict=False)
+    settings, values, _, says = BAD[case]
+    p = job(model, host, settings, **values)
+    pictures = process_images(p)
+    assert same(pictures, plain(model, host))
+    assert pictures[0][1] == {}
+    assert says in "".join(p.comments)
+
+
+def test_a_model_that_cannot_be_guided_is_named(host):
+    other = Model(torch.nn.Linear(2, 2))
+    p = job(other, host, {"negative_prompt": "wheels"})
+    with pytest.raises(ModelError, match="the loaded model is a Linear"):
+        process_images(p)
+
+
+def test_what_fails_inside_the_model_ends_the_generation(model, host):
+    before = plain(model, host)
+    block = model.original.model.diffusion_model.joint_blocks[1]
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    handle = block.register_forward_pre_hook(fail)
+    p = job(model, host, {"negative_prompt": "wheels"})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        process_images(p)
+    handle.remove()
+    assert not any(key.startswith("VSF") for key in p.extra_generation_params)
+    assert same(plain(model, host), before)
+
+
+def test_an_interrupt_keeps_what_was_guided(model, host):
+    p = job(model, host, {"negative_prompt": "wheels"})
+
+    def stop(step: int) -> None:
+        host.stopped = step == 2
+
+    p.on_step = stop
+    pictures = process_images(p)
+    assert "VSF alpha" in pictures[0][1]
+    host.stopped = False
+    at_once = job(model, host, {"negative_prompt": "wheels"})
+    at_once.on_step = lambda step: setattr(host, "stopped", True)
+    assert "VSF alpha" not in process_images(at_once)[0][1]
+
+
+def test_a_sampler_that_does_not_call_the_model_is_an_error(model, host):
+    p = job(model, host, {"negative_prompt": "wheels"}, steps=0)
+    with pytest.raises(GuidanceError, match="without calling the model"):
+        process_images(p)
+
+
+def test_a_copied_job_does_not_inherit_the_guide(model, host):
+    """X/Y/Z plots copy a processing object and run the copies."""
+    p = job(model, host, {"negative_prompt": "wheels"})
+    first = process_images(p)
+    again = copy.copy(p)
+    again.arguments = ({"negative_prompt": "roof", "alpha": 1.2, "beta": 0.1},)
+    second = process_images(again)
+    assert not same(first, second)
+    third = copy.copy(again)
+    third.arguments = (False,)
+    third.extra_generation_params = {}
+    assert same(process_images(third), plain(model, host))
+    assert same(process_images(p), first)
+
+
+def test_an_earlier_wrapper_still_acts(model, host):
+    def double(apply: Any, args: dict[str, Any]) -> Any:
+        return 2 * apply(args["input"], args["timestep"], **args["c"])
+
+    model.original.set_model_unet_function_wrapper(double)
+    doubled = process_images(job(model, host, {"negative_prompt": "wheels"}))
+    plain_double = plain(model, host)
+    model.original.model_options.clear()
+    assert not same(doubled, process_images(job(model, host, {"negative_prompt": "wheels"})))
+    assert not same(doubled, plain_double)

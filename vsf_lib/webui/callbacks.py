@@ -1,0 +1,65 @@
+"""What the host's callbacks do, without the host's classes: `scripts/vsf.py` only hands over.
+
+Owns the order in which a guide is driven, and what outlives a generation: the encoded negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vsf_lib.webui.forge_host import ForgeHost
+from vsf_lib.webui.guide import Guide, Host, checkpoint_of, detach
+from vsf_lib.webui.request import read
+
+
+class Callbacks:
+    """One per script object, that is one for txt2img and one for img2img."""
+
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = host or ForgeHost()
+        self._caches: dict[Any, list[Any]] = {}
+
+    def process(self, p: Any, arguments: Sequence[Any]) -> None:
+        """Once per generation, before anything is loaded or encoded."""
+        detach(p)
+        if not arguments or arguments[0] is False:
+            return  # off touches nothing
+        guide = Guide(p, self._host, self._caches)
+
+        def begin() -> None:
+            request = read(arguments, checkpoint_of(p))
+            if request is not None:
+                guide.accept(request)
+
+        guide.attach()
+        guide.protect(begin)
+        if not guide.wanted:
+            detach(p)
+
+    def process_batch(self, p: Any) -> None:
+        """Before the host encodes a batch's prompts; LoRA are active."""
+        guide = Guide.of(p)
+        if guide is not None:
+            guide.protect(guide.prepare_batch)
+
+    def process_before_every_sampling(self, p: Any) -> None:
+        """The host's patched model is fresh, and sampling comes next."""
+        guide = Guide.of(p)
+        if guide is not None:
+            guide.protect(guide.prepare_pass)
+            guide.refuse_pass()
+
+    def postprocess(self, p: Any) -> None:
+        """All is drawn."""
+        detach(p)
+
+
+def note_step(params: Any) -> None:
+    """The host's callback before each call of the denoiser, which knows the step."""
+    denoiser: Any = getattr(params, "denoiser", None)
+    if denoiser is None or denoiser.p is None:
+        return
+    guide = Guide.of(denoiser.p)
+    if guide is not None:
+        guide.note_step(denoiser.step, denoiser.total_steps or denoiser.step + 1)

@@ -1,0 +1,145 @@
+"""The negative prompt through the host's own text encoders: schedules, weights and LoRA as the host has them.
+
+Owns how a Forge text engine is made to encode without padding (method "vsf"), and which embedding belongs to
+which step. NAG and NASA take the host's padded encoding. Reads the engines it is handed; what it needs of
+the host's modules comes in as arguments.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsf_lib.errors import ModelError
+from vsf_lib.negative import extrapolate_negative, join_clip_and_t5
+
+Encode = Callable[[str], Tensor]
+_PADDING = 256
+_NETWORK_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)
+
+
+def plain_text(text: str) -> str:
+    """`text` without what only a positive prompt may hold: `<lora:...>` tags, and BREAK, which makes chunks
+    of padding.
+    """
+    return " ".join(re.sub(r"\bBREAK\b", " ", _NETWORK_TAG.sub(" ", text)).split())
+
+
+class Encoder:
+    """Stands where the host's prompt parser expects a model: texts in, one embedding `[n, C]` each."""
+
+    def __init__(self, model: Any, *, padded: bool, t5: bool, load: Callable[[], None]) -> None:
+        """`t5` False leaves T5 out of SD3.5's text, as the host's option does. `load` brings the encoders to
+        their device."""
+        self._model = model
+        self._padded = padded
+        self._t5 = t5
+        self._load = load
+
+    @torch.inference_mode()
+    def get_learned_conditioning(self, texts: Sequence[str]) -> list[Tensor]:
+        """The host's name for it; called with the texts of one schedule."""
+        if self._padded:
+            return [self._model.get_learned_conditioning(_one(texts, text))["crossattn"][0] for text in texts]
+        self._load()
+        encode = self._sd35 if hasattr(self._model, "text_processing_engine_g") else self._flux
+        return [encode(text) for text in texts]
+
+    @torch.inference_mode()
+    def of_padding(self) -> Tensor:
+        """p0 of eq. 10: the mean `[C]` of T5's output for padding alone."""
+        self._load()
+        engine = self._engine("t5")
+        z: Tensor = engine.encode_with_transformers(torch.full((1, _PADDING), engine.id_pad))
+        return z.float().mean(dim=(0, 1))
+
+    def _sd35(self, text: str) -> Tensor:
+        clip = [clip_tokens(self._engine(name), text) for name in ("l", "g")]
+        t5 = t5_tokens(self._engine("t5"), text) if self._t5 else None
+        width = 4096 if t5 is None else t5.shape[-1]
+        return join_clip_and_t5(clip, t5, width)
+
+    def _flux(self, text: str) -> Tensor:
+        return t5_tokens(self._engine("t5"), text)
+
+    def _engine(self, name: str) -> Any:
+        engine = getattr(self._model, f"text_processing_engine_{name}", None)
+        if engine is None:
+            raise ModelError(
+                f"the loaded model has no {name.upper()} text engine to encode the negative prompt with: "
+                "this version of the WebUI is not known; update the extension"
+            )
+        return engine
+
+
+def clip_tokens(engine: Any, text: str) -> Tensor:
+    """CLIP's features `[n, C]`: of every chunk its begin token, its words and the first end token.
+
+    CLIP is causal, so that what follows the end token took no part in these.
+    """
+    chunks, _ = engine.tokenize_line(text)
+    encoded = engine([text])
+    features = (encoded[0] if isinstance(encoded, tuple) else encoded)[0]
+    parts, at = [], 0
+    for chunk in chunks:
+        parts.append(features[at : at + chunk.tokens.index(engine.id_end) + 1])
+        at += len(chunk.tokens)
+    return torch.cat(parts)
+
+
+def t5_tokens(engine: Any, text: str) -> Tensor:
+    """T5's features `[n, C]` of a text that was not padded: T5 looks both ways, so a slice would not do."""
+    with _unpadded(engine):
+        features: Tensor = engine([text])
+    return features.flatten(0, 1)
+
+
+@contextmanager
+def _unpadded(engine: Any) -> Iterator[None]:
+    if not hasattr(engine, "min_length"):
+        raise ModelError(
+            "the WebUI's T5 engine has no min_length, so the negative prompt cannot be encoded without "
+            "padding: this version is not known; update the extension"
+        )
+    before = engine.min_length
+    engine.min_length = 1
+    try:
+        yield
+    finally:
+        engine.min_length = before
+
+
+def _one(texts: Sequence[str], text: str) -> Sequence[str]:
+    """`[text]` as the host's list, with the sizes that some models read from it."""
+    kind: Any = type(texts)
+    return [text] if kind is list else kind([text], copy_from=texts)
+
+
+class Schedule:
+    """Which embedding each picture's negative prompt has at which step."""
+
+    def __init__(self, rows: Sequence[Sequence[Any]], scale: float, padding: Tensor | None) -> None:
+        """`rows` holds, per picture, the host's entries with `end_at_step` and `cond`; `scale` is lambda of
+        eq. 10, and `padding` its p0."""
+        self._ends = [[int(entry.end_at_step) for entry in row] for row in rows]
+        self._embeddings = [
+            [entry.cond if padding is None else _extrapolated(entry.cond, padding, scale) for entry in row]
+            for row in rows
+        ]
+        self._made: dict[tuple[int, ...], list[Tensor]] = {}
+
+    def __call__(self, step: int) -> list[Tensor]:
+        """One embedding `[n, C]` per picture; the same list as long as nothing changes."""
+        which = tuple(next((i for i, end in enumerate(ends) if step <= end), 0) for ends in self._ends)
+        if which not in self._made:
+            self._made[which] = [row[i] for row, i in zip(self._embeddings, which, strict=True)]
+        return self._made[which]
+
+
+def _extrapolated(embedding: Tensor, padding: Tensor, scale: float) -> Tensor:
+    return extrapolate_negative(embedding, padding.to(embedding), scale)

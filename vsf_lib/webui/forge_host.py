@@ -1,0 +1,62 @@
+"""What a guide asks of a WebUI, answered by Forge's own modules.
+
+The one module that imports `modules.*` and `backend.*` for generating. Every import stands in the function
+that needs it, so that a host that lacks one fails by name where it matters and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vsf_lib.webui.encoding import Encoder
+
+STRICTNESS = "vsf_strictness"
+STOP, SKIP = "stop", "skip"
+
+
+class ForgeHost:
+    """See `guide.Host`. Holds no state: options are read when they are asked for."""
+
+    @property
+    def strict(self) -> bool:
+        from modules import shared
+
+        return getattr(shared.opts, STRICTNESS, STOP) != SKIP
+
+    def t5_enabled(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared.opts, "sd3_enable_t5", True))
+
+    def load_text_encoders(self, model: Any) -> None:
+        from backend import memory_management
+
+        memory_management.load_model_gpu(model.forge_objects.clip.patcher)
+
+    def conditions(
+        self, p: Any, texts: Sequence[str], encoder: Encoder, cache: list[Any], *, hires: bool
+    ) -> Sequence[Sequence[Any]]:
+        from modules import prompt_parser, sd_samplers
+
+        def total(name: str, steps: int) -> int:
+            config = sd_samplers.find_sampler_config(name)
+            return int(config.total_steps(steps)) if config else steps
+
+        def parse(_: Any, prompts: Any, steps: int, hires_steps: int | None, old: bool) -> Any:
+            return prompt_parser.get_learned_conditioning(encoder, prompts, steps, hires_steps, old)
+
+        steps, hires_steps = total(p.sampler_name, p.steps), None
+        width, height, guidance = p.width, p.height, p.distilled_cfg_scale
+        if hires:
+            hires_steps = total(p.hr_sampler_name or p.sampler_name, p.hr_second_pass_steps or p.steps)
+            width, height, guidance = p.hr_upscale_to_x, p.hr_upscale_to_y, p.hr_distilled_cfg
+        prompts = prompt_parser.SdConditioning(
+            texts, is_negative_prompt=True, width=width, height=height, distilled_cfg_scale=guidance
+        )
+        return p.get_conds_with_caching(parse, prompts, steps, [cache], p.extra_network_data, hires_steps)
+
+    def interrupted(self) -> bool:
+        from modules import shared
+
+        return bool(shared.state.interrupted or shared.state.skipped)

@@ -1,0 +1,78 @@
+"""The panel in txt2img and img2img: one widget per argument, made from the fields of `Settings`.
+
+Owns the arrangement and what widgets do to one another. Gradio comes from the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from vsf_lib.presets import PRESETS
+from vsf_lib.settings import SettingField, field, fields
+from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, STRENGTHS, preset_names
+
+_MORE = ("negative_scale", "blocks", "start", "end", "hires_pass", "method")
+
+
+def build(elem_id: Callable[[str], str]) -> dict[str, Any]:
+    """The widgets by argument, in the order of ARGUMENTS."""
+    from modules.ui_components import InputAccordion
+
+    made: dict[str, Any] = {}
+    with InputAccordion(False, label="VSF", elem_id=elem_id("enable")) as made["enabled"]:
+        made["negative_prompt"] = gr.Textbox(
+            label=field("negative_prompt").label,
+            lines=2,
+            placeholder="What the picture must not show. Empty: the WebUI's own negative prompt is used.",
+            elem_id=elem_id("negative_prompt"),
+            elem_classes=["prompt"],
+        )
+        with gr.Row():
+            made["preset"] = gr.Dropdown(
+                label="VSF preset", choices=list(preset_names()), value=AUTO, elem_id=elem_id("preset")
+            )
+            for name in ("alpha", "beta"):
+                made[name] = _widget(field(name), elem_id)
+        with gr.Accordion("More", open=False, elem_id=elem_id("more")):
+            for names in (_MORE[:2], _MORE[2:4], _MORE[4:]):
+                with gr.Row():
+                    for name in names:
+                        made[name] = _widget(field(name), elem_id)
+            with gr.Row():
+                for item in fields():
+                    if item.name not in made:  # what only NAG and NASA read
+                        made[item.name] = _widget(item, elem_id)
+    _connect(made)
+    return {name: made[name] for name in ARGUMENTS}
+
+
+def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:
+    common = {"label": item.label, "value": item.default, "elem_id": elem_id(item.name), "info": item.help}
+    if item.choices:
+        choices = [choice for choice in item.choices if choice != "off"]  # the accordion switches off
+        return gr.Radio(choices=choices, **common)
+    slider = item.slider
+    if slider is None:
+        return gr.Textbox(**common)
+    return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+
+
+def _connect(made: dict[str, Any]) -> None:
+    strengths = [made[name] for name in STRENGTHS]
+    for slider in strengths:
+        slider.input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], show_progress=False, queue=False)
+    made["preset"].input(
+        values_of, inputs=[made["preset"]], outputs=strengths, show_progress=False, queue=False
+    )
+
+
+def values_of(name: str) -> list[Any]:
+    """Updates of the strengths' sliders when a preset is chosen; Auto shows its values in the infotext."""
+    for preset in PRESETS:
+        if preset.name == name:
+            settings = preset.settings()
+            return [gr.update(value=getattr(settings, strength)) for strength in STRENGTHS]
+    return [gr.update() for _ in STRENGTHS]

@@ -1,0 +1,43 @@
+"""From a picture's infotext back to the panel: what "Send to" and the paste button put into each widget.
+
+Owns that mapping only; the names and values are those of `Settings`. Imports no host module.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vsf_lib.errors import SettingsError
+from vsf_lib.settings import Settings
+from vsf_lib.webui.request import ARGUMENTS, CUSTOM
+
+log = logging.getLogger("vsf")
+
+Reader = Callable[[Mapping[str, Any]], Any]
+
+
+def readers() -> dict[str, Reader]:
+    """Per argument of the panel, what it is set to by the pairs of an infotext; None leaves it as it is."""
+    return {name: _reader(name) for name in ARGUMENTS}
+
+
+def _reader(name: str) -> Reader:
+    def read(pairs: Mapping[str, Any]) -> Any:
+        settings = _settings(pairs)
+        if name == "enabled":
+            return settings is not None  # a picture made without VSF switches it off
+        if settings is None:
+            return None
+        return CUSTOM if name == "preset" else getattr(settings, name)
+
+    return read
+
+
+def _settings(pairs: Mapping[str, Any]) -> Settings | None:
+    try:
+        return Settings.from_infotext(pairs)
+    except SettingsError as error:
+        log.warning("this picture's VSF values are not restored: %s", error)
+        return None

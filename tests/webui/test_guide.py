@@ -145,8 +145,11 @@ def test_an_error_ends_the_generation_and_the_next_is_as_ever(model, host, case)
     settings, values, kind, says = BAD[case]
     before = plain(model, host)
     p = job(model, host, settings, **values)
+    steps = []
+    p.on_step = lambda step: steps.append((p.is_hr_pass, step))
     with pytest.raises(kind, match=says):
         process_images(p)
+    assert all(step == 0 for is_hr, step in steps if is_hr or case != "hires"), "ended at once"
     assert not any(key.startswith("VSF") for key in p.extra_generation_params)
     assert "swallowed" not in p.comments
     assert same(plain(model, host), before)

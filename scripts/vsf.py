@@ -7,7 +7,7 @@ from typing import Any
 from modules import script_callbacks, scripts
 from modules.infotext_utils import PasteField
 
-from vsf_lib.webui import callbacks, panel
+from vsf_lib.webui import boxes, callbacks, options, panel, routes
 from vsf_lib.webui.paste import readers
 
 
@@ -16,15 +16,23 @@ class VSF(scripts.Script):
 
     def __init__(self) -> None:
         self._callbacks = callbacks.Callbacks()
+        self._boxes: boxes.NegativeBoxes | None = None
 
     def title(self) -> str:
         return "VSF"
 
     def show(self, is_img2img: bool) -> Any:
+        self._boxes = boxes.NegativeBoxes("img2img" if is_img2img else "txt2img")
         return scripts.AlwaysVisible
+
+    def after_component(self, component: Any, **kwargs: Any) -> None:
+        if self._boxes is not None:
+            self._boxes.component(component, kwargs.get("elem_id"))
 
     def ui(self, is_img2img: bool) -> list[Any]:
         widgets = panel.build(self.elem_id)
+        if self._boxes is not None:
+            self._boxes.switch(widgets["enabled"])
         self.infotext_fields = [
             PasteField(widgets[name], reader, api=f"vsf_{name}") for name, reader in readers().items()
         ]
@@ -45,3 +53,5 @@ class VSF(scripts.Script):
 
 
 script_callbacks.on_cfg_denoiser(callbacks.note_step)
+script_callbacks.on_ui_settings(options.add)
+script_callbacks.on_app_started(lambda _, app: routes.add(app))

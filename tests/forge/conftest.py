@@ -1,0 +1,96 @@
+"""A real Forge with this repository as its extension, for the tests in this folder.
+
+VSF_FORGE_ROOT names a folder of Forge with checkpoints of SD3.5 and Flux (small random ones do), and
+VSF_FORGE_PYTHON its Python (default: the one of its venv). Without the first, everything here is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forge_client import Forge, ForgeError
+
+ROOT = os.environ.get("VSF_FORGE_ROOT")
+REPOSITORY = Path(__file__).parents[2]
+ARGUMENTS = """
+    --api --nowebui --always-cpu --skip-torch-cuda-test --skip-prepare-environment --skip-install
+    --skip-version-check --skip-python-version-check --no-download-sd-model --do-not-download-clip
+"""
+STARTS_WITHIN = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and not ROOT:
+            item.add_marker(pytest.mark.skip(reason="VSF_FORGE_ROOT names no Forge"))
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """A host of its own port, stopped afterwards. It answers, or the tests fail with the end of its log."""
+    root = Path(str(ROOT))
+    link = root / "extensions" / "vsf"
+    made = not link.exists()
+    if made:
+        link.symlink_to(REPOSITORY, target_is_directory=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("forge") / "log.txt"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [_python(root), "launch.py", "--port", str(port), *ARGUMENTS.split()],
+            cwd=root,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"},
+        )
+    try:
+        host = Forge(port)
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not _answers(host):
+            assert server.poll() is None, log.read_text("utf-8", "replace")[-3000:]
+            assert time.monotonic() < deadline, log.read_text("utf-8", "replace")[-3000:]
+            time.sleep(1)
+        yield host
+    finally:
+        server.terminate()
+        server.wait(60)
+        if made:
+            link.unlink()
+
+
+def _python(root: Path) -> str:
+    own = root / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    return os.environ.get("VSF_FORGE_PYTHON") or str(own if own.exists() else sys.executable)
+
+
+def _answers(host: Forge) -> bool:
+    try:
+        host.request("/sdapi/v1/samplers")
+    except (OSError, ForgeError):
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def model(forge: Forge) -> Any:
+    """`model("turbo")` is the title of the first checkpoint with that in its name; skips where none has."""
+    titles = [entry["title"] for entry in forge.request("/sdapi/v1/sd-models")]
+
+    def find(part: str) -> str:
+        for title in titles:
+            if part in title:
+                return str(title)
+        pytest.skip(f"this Forge has no checkpoint with {part!r} in its name")
+
+    return find

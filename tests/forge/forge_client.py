@@ -1,0 +1,77 @@
+"""Requests to a running Forge."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass
+class Answer:
+    """What a generation gave."""
+
+    pictures: list[np.ndarray]
+    infotexts: list[str]
+    comments: str
+
+
+class ForgeError(Exception):
+    """The host answered with an error."""
+
+
+class Forge:
+    """Requests to a running host."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"})
+        try:
+            with self._open(request, timeout=1200) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise ForgeError(error.read().decode()) from None
+
+    def txt2img(self, model: str, vsf: Any = None, **values: Any) -> Answer:
+        return self._generate("txt2img", model, vsf, values)
+
+    def img2img(self, model: str, picture: np.ndarray, vsf: Any = None, **values: Any) -> Answer:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return self._generate(
+            "img2img", model, vsf, {"init_images": [encoded], "denoising_strength": 0.7, **values}
+        )
+
+    def _generate(self, kind: str, model: str, vsf: Any, values: dict[str, Any]) -> Answer:
+        options = {"sd_model_checkpoint": model, **values.pop("options", {})}
+        body = {
+            "prompt": "a red car",
+            "steps": 3,
+            "width": 256,
+            "height": 256,
+            "cfg_scale": 1,
+            "seed": 1,
+            "sampler_name": "Euler",
+            "scheduler": "Simple",
+            "override_settings": options,
+            "override_settings_restore_afterwards": True,
+            **values,
+        }
+        if vsf is not None:
+            body["alwayson_scripts"] = {"VSF": {"args": vsf if isinstance(vsf, list) else [vsf]}}
+        answer = self.request(f"/sdapi/v1/{kind}", body)
+        info = json.loads(answer["info"])
+        pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(x)))) for x in answer["images"]]
+        return Answer(pictures, info["infotexts"], str(info.get("comments", "")))

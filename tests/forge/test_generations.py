@@ -1,0 +1,178 @@
+"""The extension in a real Forge, through its HTTP API."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from forge_client import Answer, Forge, ForgeError
+
+KINDS = ("turbo", "medium", "dev", "schnell")
+ON = {"enabled": True, "negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0}
+
+
+def same(one: Answer, other: Answer) -> bool:
+    return len(one.pictures) == len(other.pictures) and all(
+        np.array_equal(a, b) for a, b in zip(one.pictures, other.pictures, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_off_and_again(forge: Forge, model: Any, kind: str) -> None:
+    plain = forge.txt2img(model(kind))
+    assert "VSF" not in plain.infotexts[0]
+    on = forge.txt2img(model(kind), ON)
+    assert not same(on, plain)
+    for part in ("VSF negative prompt: wheels", "VSF alpha: 2", "VSF beta: 0"):
+        assert part in on.infotexts[0]
+    assert same(forge.txt2img(model(kind), ON), on)
+    off = forge.txt2img(model(kind), {**ON, "enabled": False})
+    assert same(off, plain)
+    assert off.infotexts == plain.infotexts
+    stronger = forge.txt2img(model(kind), {**ON, "alpha": 6.0})
+    assert not same(stronger, on)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["nag", "nasa"])
+def test_other_methods(forge: Forge, model: Any, kind: str, method: str) -> None:
+    on = forge.txt2img(model(kind), {"negative_prompt": "wheels", "method": method})
+    assert f"VSF method: {method}" in on.infotexts[0]
+    assert not same(on, forge.txt2img(model(kind)))
+
+
+@pytest.mark.parametrize("kind", ["turbo", "dev"])
+def test_ways_to_generate(forge: Forge, model: Any, kind: str) -> None:
+    title = model(kind)
+    first = forge.txt2img(title, seed=2).pictures[0]
+    hires = {
+        "enable_hr": True,
+        "hr_scale": 1.5,
+        "hr_upscaler": "Latent",
+        "hr_second_pass_steps": 2,
+        "denoising_strength": 0.7,
+        "hr_additional_modules": ["Use same choices"],
+        "hr_cfg": 1,
+    }
+    for name, call in {
+        "img2img": lambda vsf: forge.img2img(title, first, vsf),
+        "hires": lambda vsf: forge.txt2img(title, vsf, **hires),
+        "cfg": lambda vsf: forge.txt2img(title, vsf, cfg_scale=3, negative_prompt="dark"),
+        "batch": lambda vsf: forge.txt2img(title, vsf, batch_size=2, n_iter=2),
+        "and": lambda vsf: forge.txt2img(title, vsf, prompt="a red car AND a blue sky :0.5"),
+        "two calls a step": lambda vsf: forge.txt2img(title, vsf, sampler_name="Heun"),
+    }.items():
+        plain, on = call(None), call(ON)
+        assert not same(on, plain), name
+        assert all("VSF alpha: 2" in text for text in on.infotexts), name
+        assert same(call(None), plain), name
+
+
+def test_hires_passes_differ(forge: Forge, model: Any) -> None:
+    hires = {
+        "enable_hr": True,
+        "hr_scale": 1.5,
+        "hr_upscaler": "Latent",
+        "denoising_strength": 0.7,
+        "hr_additional_modules": ["Use same choices"],
+        "hr_cfg": 1,
+    }
+    made = [
+        forge.txt2img(model("turbo"), {**ON, "hires_pass": which}, **hires)
+        for which in ("both", "first", "second")
+    ]
+    assert not any(same(a, b) for a, b in ((made[0], made[1]), (made[0], made[2]), (made[1], made[2])))
+
+
+@pytest.mark.parametrize("kind", ["turbo", "schnell"])
+def test_the_hosts_own_box_its_weights_and_schedules(forge: Forge, model: Any, kind: str) -> None:
+    title, strength = model(kind), {"alpha": 2.0, "beta": 0.0, "negative_scale": 0}
+    own = forge.txt2img(title, {**strength, "negative_prompt": "wheels"})
+    host = forge.txt2img(title, strength, negative_prompt="wheels")
+    assert same(own, host)
+    assert "Negative prompt: wheels" in host.infotexts[0]
+    weighted = forge.txt2img(title, strength, negative_prompt="(wheels:1.6)")
+    changing = forge.txt2img(title, strength, negative_prompt="[wheels:roof:0.5]")
+    assert not same(weighted, own)
+    assert not same(changing, own)
+    tagged = forge.txt2img(title, strength, negative_prompt="wheels <lora:nothing:1>")
+    assert same(tagged, own)
+
+
+def test_nothing_to_keep_out_is_a_notice(forge: Forge, model: Any) -> None:
+    plain = forge.txt2img(model("turbo"))
+    empty = forge.txt2img(model("turbo"), {"enabled": True})
+    assert same(plain, empty)
+    assert "VSF" not in empty.infotexts[0]
+    assert "both negative prompts are empty" in empty.comments
+
+
+def test_t5_off_and_on_are_different_texts(forge: Forge, model: Any) -> None:
+    one, other = (
+        forge.txt2img(model("turbo"), ON, options={"sd3_enable_t5": enabled}) for enabled in (True, False)
+    )
+    assert not same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("vsf", "says"),
+    [
+        ({**ON, "alpha": -1}, "alpha is -1"),
+        ({**ON, "alfa": 1}, "no argument 'alfa'"),
+        ({**ON, "start": 0.4, "end": 0.5}, "none of 3 steps"),
+        ({**ON, "negative_scale": 4}, "does nothing on SD3.5"),
+        ([True, "Best"], "there is no preset 'Best'"),
+    ],
+)
+def test_what_cannot_be_done_ends_the_generation(forge: Forge, model: Any, vsf: Any, says: str) -> None:
+    plain = forge.txt2img(model("turbo"))
+    with pytest.raises(ForgeError, match=says):
+        forge.txt2img(model("turbo"), vsf)
+    assert same(forge.txt2img(model("turbo")), plain)
+
+
+def test_skip_goes_on_without(forge: Forge, model: Any) -> None:
+    skipped = forge.txt2img(model("turbo"), {**ON, "alpha": -1}, options={"vsf_strictness": "skip"})
+    assert same(skipped, forge.txt2img(model("turbo")))
+    assert "VSF" not in skipped.infotexts[0]
+    assert "alpha is -1" in skipped.comments
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(forge: Forge, model: Any) -> None:
+    plain = forge.txt2img(model("turbo"))
+    answers: list[Answer] = []
+    job = threading.Thread(target=lambda: answers.append(forge.txt2img(model("turbo"), ON, steps=60)))
+    job.start()
+    while forge.request("/sdapi/v1/progress")["state"]["sampling_step"] < 2 and job.is_alive():
+        time.sleep(0.05)
+    forge.request("/sdapi/v1/interrupt", {})
+    job.join()
+    assert "VSF alpha: 2" in answers[0].infotexts[0]
+    assert same(forge.txt2img(model("turbo")), plain)
+
+
+def test_models_alternate(forge: Forge, model: Any) -> None:
+    first = {kind: forge.txt2img(model(kind), ON) for kind in KINDS}
+    for kind in reversed(KINDS):
+        assert same(forge.txt2img(model(kind), ON), first[kind])
+
+
+def test_read_only_routes(forge: Forge) -> None:
+    schema = forge.request("/vsf/v1/schema")
+    assert [entry["name"] for entry in schema["arguments"]][:2] == ["enabled", "preset"]
+    names = [entry["name"] for entry in forge.request("/vsf/v1/presets")["presets"]]
+    assert "Flux schnell" in names
+
+
+def test_presets_are_resolved_by_the_model(forge: Forge, model: Any) -> None:
+    presets = {entry["name"]: entry["values"] for entry in forge.request("/vsf/v1/presets")["presets"]}
+    for kind, name in (
+        ("turbo", "SD3.5 large turbo, quality"),
+        ("schnell", "Flux schnell"),
+        ("dev", "Flux dev and Krea dev"),
+    ):
+        on = forge.txt2img(model(kind), {"negative_prompt": "wheels"})
+        assert f"VSF alpha: {presets[name]['alpha']:g}" in on.infotexts[0]

@@ -83,12 +83,11 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint) -> Request | None:
     """The request in a script's arguments, or None where VSF is off; raises SettingsError.
 
     Positional arguments in the order of ARGUMENTS, of which any number may be missing at the end, or one
-    dictionary of any of them. In a dictionary, what is given wins over the preset; positionally (the panel
-    always sends all), a preset wins over the strengths, and "Custom" leaves them as they are.
+    dictionary of any of them, behind which the host may have put its panel's defaults. In a dictionary, what
+    is given wins over the preset; positionally (the panel always sends all), a preset wins over the
+    strengths, and "Custom" leaves them as they are.
     """
     if arguments and isinstance(arguments[0], Mapping):
-        if any(argument is not None for argument in arguments[1:]):
-            raise SettingsError("VSF's arguments are one dictionary or a list of values, not both")
         given = dict(arguments[0])
         for name in given:
             if name not in ARGUMENTS:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vsf_lib.adapters import forge_flux, forge_sd35
-from vsf_lib.adapters.forge import Progress, SamplingPass, check_model
+from vsf_lib.adapters.forge import SamplingPass, check_model
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError
 from vsf_lib.settings import Settings
@@ -59,15 +59,13 @@ def apply_to(model: nn.Module) -> Callable[..., Tensor]:
 
 
 def begin(
-    kind: str,
-    model: nn.Module,
-    negatives: list[Tensor],
-    progress: Progress | None = None,
-    **settings: Any,
+    kind: str, model: nn.Module, negatives: list[Tensor], step: int = 0, total: int = 4, **settings: Any
 ) -> SamplingPass:
+    """A pass whose host has just said that `step` of `total` comes next."""
     values = {"alpha": 1.3, "beta": 0.3, **settings}
-    progress = progress or Progress(0, 4)
-    return SamplingPass(KINDS[kind][1], model, Settings(**values), lambda _: negatives, lambda: progress)
+    sampling = SamplingPass(KINDS[kind][1], model, Settings(**values), lambda _: negatives)
+    sampling.note(step, total)
+    return sampling
 
 
 @pytest.fixture(params=list(KINDS))
@@ -89,7 +87,7 @@ def test_each_row_is_what_the_equations_give(kind, entries, blocks):
         wanted = reference_forge.guided_row(
             model, args, row, negatives[row % 2] if guided else None, sampling.settings
         )
-        torch.testing.assert_close(out[row], wanted, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(out[row], wanted, atol=1e-5, rtol=1e-5)
         moved = (out[row] - plain[row]).abs().max()
         assert moved > 1e-2 if guided else moved < 1e-9
 
@@ -100,22 +98,21 @@ def test_other_methods_move_prompts_only(kind, method):
     with torch.inference_mode():
         out = begin(kind, model, [torch.randn(3, 16)], method=method).wrapper()(apply_to(model), args)
         plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
-    torch.testing.assert_close(out[0], plain[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(out[0], plain[0], atol=1e-5, rtol=1e-5)
     assert (out[1] - plain[1]).abs().max() > 1e-3
 
 
 def test_steps_outside_the_window_and_calls_without_prompts_are_the_hosts_own(kind):
     model = build(kind)
-    progress = Progress(0, 4)
-    sampling = begin(kind, model, [torch.randn(3, 16)], progress, start=0.25, end=0.5)
+    sampling = begin(kind, model, [torch.randn(3, 16)], start=0.25, end=0.5)
     with torch.inference_mode():
         for step, entries, same in ((0, [0], True), (1, [1], True), (1, [0], False), (2, [1, 0], True)):
             args = call_of(1, entries)
-            progress.step = step
+            sampling.note(step, 4)
             out = sampling.wrapper()(apply_to(model), args)
             plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
             assert torch.equal(out, plain) == same
-    progress.step = 3
+    sampling.note(3, 4)
     sampling.wrapper()(apply_to(model), call_of(1, [0]))
     report = sampling.finish()
     assert report.guided_steps == (1,)
@@ -126,16 +123,13 @@ def test_steps_outside_the_window_and_calls_without_prompts_are_the_hosts_own(ki
 def test_the_negative_may_change_with_the_step(kind):
     model, args = build(kind), call_of(1, [0])
     texts = [[torch.randn(3, 16)], [torch.randn(4, 16)]]
-    progress = Progress(0, 2)
-    sampling = SamplingPass(
-        KINDS[kind][1], model, Settings(alpha=1.0, beta=0.0), lambda step: texts[step], lambda: progress
-    )
+    sampling = SamplingPass(KINDS[kind][1], model, Settings(alpha=1.0, beta=0.0), lambda step: texts[step])
     for step in (0, 1):
-        progress.step = step
+        sampling.note(step, 2)
         with torch.inference_mode():
             out = sampling.wrapper()(apply_to(model), args)
         wanted = reference_forge.guided_row(model, args, 0, texts[step][0], sampling.settings)
-        torch.testing.assert_close(out[0], wanted, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(out[0], wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_an_earlier_wrapper_is_called_with_the_joined_text_and_everything_else_as_it_was(kind):
@@ -236,14 +230,14 @@ def test_a_text_that_changes_on_its_way_is_an_error(kind):
 
 def test_a_cached_step_is_neither_guided_nor_an_error():
     model = build("flux")
-    progress = Progress(0, 3)
-    sampling = begin("flux", model, [torch.randn(3, 16)], progress)
+    sampling = begin("flux", model, [torch.randn(3, 16)], 0, 3)
     first = model.double_blocks[0]
     for step, uses in enumerate((lambda _: True, lambda block: block is first, lambda _: False)):
-        progress.step, model.uses = step, uses
+        sampling.note(step, 3)
+        model.uses = uses
         sampling.wrapper()(apply_to(model), call_of(1, [0]))
     assert sampling.finish().guided_steps == (0,)
-    only_cached = begin("flux", model, [torch.randn(3, 16)], Progress(0, 1))
+    only_cached = begin("flux", model, [torch.randn(3, 16)], 0, 1)
     only_cached.wrapper()(apply_to(model), call_of(1, [0]))
     with pytest.raises(GuidanceError, match="no step ran all of its blocks"):
         only_cached.finish()
@@ -258,34 +252,40 @@ def test_skip_layer_guidance_stays_unguided():
     assert torch.equal(out, plain)
 
 
-def test_a_pass_answers_for_the_steps_that_it_claims(kind):
+def test_a_pass_answers_for_the_steps_that_the_host_took(kind):
     model = build(kind)
-    progress = Progress(0, 3)
-    sampling = begin(kind, model, [torch.randn(3, 16)], progress)
+    sampling = begin(kind, model, [torch.randn(3, 16)], 0, 3)
     with pytest.raises(GuidanceError, match="did not reach it"):
         sampling.finish()
-    for step in (0, 2):
-        progress.step = step
+    for step in (0, 1):
+        sampling.note(step, 3)
         sampling.wrapper()(apply_to(model), call_of(1, [0]))
-    with pytest.raises(GuidanceError, match=r"steps \[1\]"):
+    report = sampling.finish()  # a sampler that looks twice at all steps but the last
+    assert report.guided_steps == (0, 1)
+    sampling.note(2, 3)  # a call that went past the wrapper
+    with pytest.raises(GuidanceError, match=r"steps \[2\]"):
         sampling.finish()
-    cut = begin(kind, model, [torch.randn(3, 16)], Progress(0, 3))
-    cut.wrapper()(apply_to(model), call_of(1, [0]))
-    report = cut.finish(interrupted=True)
-    assert report.interrupted
-    assert report.guided_steps == (0,)
+    with pytest.raises(GuidanceError, match=r"steps \[2\]"):
+        sampling.finish(interrupted=True)
+
+
+def test_a_host_that_does_not_count_is_an_error(kind):
+    model = build(kind)
+    sampling = SamplingPass(KINDS[kind][1], model, Settings(), lambda _: [torch.randn(3, 16)])
+    with pytest.raises(GuidanceError, match="did not say which step"):
+        sampling.wrapper()(apply_to(model), call_of(1, [0]))
 
 
 def test_a_window_between_two_steps_is_an_error(kind):
     model = build(kind)
-    sampling = begin(kind, model, [torch.randn(3, 16)], Progress(0, 2), start=0.6, end=0.9)
+    sampling = begin(kind, model, [torch.randn(3, 16)], 0, 2, start=0.6, end=0.9)
     with pytest.raises(SettingsError, match="none of 2 steps"):
         sampling.wrapper()(apply_to(model), call_of(1, [0]))
 
 
 def test_values_that_are_not_finite_are_an_error(kind):
     model = build(kind)
-    sampling = begin(kind, model, [torch.full((3, 16), torch.inf)], Progress(0, 1))
+    sampling = begin(kind, model, [torch.full((3, 16), torch.inf)], 0, 1)
     sampling.wrapper()(apply_to(model), call_of(1, [0]))
     with pytest.raises(GuidanceError, match="not finite"):
         sampling.finish()

@@ -20,7 +20,6 @@ class Answer:
 
     pictures: list[np.ndarray]
     infotexts: list[str]
-    comments: str
 
 
 class ForgeError(Exception):
@@ -74,4 +73,4 @@ class Forge:
         answer = self.request(f"/sdapi/v1/{kind}", body)
         info = json.loads(answer["info"])
         pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(x)))) for x in answer["images"]]
-        return Answer(pictures, info["infotexts"], str(info.get("comments", "")))
+        return Answer(pictures, info["infotexts"])

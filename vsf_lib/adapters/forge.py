@@ -88,32 +88,25 @@ class ForgeNetwork(Protocol):
 
 
 @dataclass
-class Progress:
-    """Which call of the denoiser is running, by the host's own count."""
-
-    step: int
-    total: int
-
-
-@dataclass
 class SamplingPass:
     """From the first call of the model to the last, for one pass of one batch.
 
-    `negatives(step)` gives one embedding `[n, C]` per picture of the batch. `progress()` tells the step.
-    Use `wrapper()` as the model function wrapper, `finish()` when the pass is over.
+    `negatives(step)` gives one embedding `[n, C]` per picture of the batch. Use `wrapper()` as the model
+    function wrapper, tell each step by `note()` before the model is called, `finish()` when the pass is over.
     """
 
     network: ForgeNetwork
     model: nn.Module
     settings: Settings
     negatives: Callable[[int], Sequence[Tensor]]
-    progress: Callable[[], Progress]
+    _noted: set[int] = field(default_factory=set)
     _run: set[int] = field(default_factory=set)
     _guided: set[int] = field(default_factory=set)
     _skipped: set[int] = field(default_factory=set)
     _layers: set[str] = field(default_factory=set)
     _kernels: set[str] = field(default_factory=set)
     _lengths: tuple[int, ...] = ()
+    _step: int | None = None
     _total: int = 0
     _finite: Tensor | None = None
     _stacked: tuple[Sequence[Tensor], Tensor, Tensor | None] | None = None
@@ -126,6 +119,11 @@ class SamplingPass:
     def begun(self) -> bool:
         """Whether the model was called at all."""
         return bool(self._run)
+
+    def note(self, step: int, total: int) -> None:
+        """The host's own count of the denoiser's calls: `step` comes next, of `total` at most."""
+        self._step, self._total = step, total
+        self._noted.add(step)
 
     def wrapper(self, previous: Function | None = None) -> Function:
         """A closure for the host's one slot, which calls what was in it before (hosts copy bound methods)."""
@@ -147,19 +145,23 @@ class SamplingPass:
         if options.get("skip_layers"):
             # Skip-layer guidance compares with a weakened prediction: guiding it would cancel out.
             return run(args)
-        now = self.progress()
-        self._run.add(now.step)
-        self._total = now.total
+        step = self._step
+        if step is None:
+            raise GuidanceError(
+                "the WebUI did not say which step this is: another extension replaces the denoiser, or "
+                "callbacks were reset; reload the UI or restart"
+            )
+        self._run.add(step)
         rows = _guided_rows(args)
-        if now.step not in claimed_steps(self.settings, now.total) or not any(rows):
+        if step not in claimed_steps(self.settings, self._total) or not any(rows):
             return run(args)
 
         text = conditioning[TEXT]
-        call, negative = self._open(now.step, rows, text)
+        call, negative = self._open(step, rows, text)
         joined = {**conditioning, TEXT: torch.cat([negative, text], dim=1)}
         with self._reached(call, text.shape[1] + call.n_n) as ran:
             output = run({**args, "c": joined})
-        self._close(now.step, call, ran, output)
+        self._close(step, call, ran, output)
         return output
 
     def _open(self, step: int, rows: tuple[bool, ...], text: Tensor) -> tuple[GuidedCall, Tensor]:
@@ -248,10 +250,9 @@ class SamplingPass:
 
     def finish(self, *, interrupted: bool = False) -> Report:
         """The report of a pass that is over; raises GuidanceError if it was not guided as claimed."""
+        # Not all of `total`: samplers that look twice at a step do so but once at the last.
         claimed = claimed_steps(self.settings, self._total) if self._total else range(0)
-        taken = max(self._run) + 1 if interrupted and self._run else self._total
-        done = self._guided | self._skipped
-        missed = [step for step in claimed if step < taken and step not in done]
+        missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped)
         if missed or not self._run:
             raise GuidanceError(
                 f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from vsf_lib.adapters.forge import ForgeNetwork, Progress, SamplingPass
+from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError, VSFError
@@ -76,7 +76,6 @@ class Guide:
         self._pass: SamplingPass | None = None
         self._schedules: dict[bool, Schedule] = {}
         """By whether they are for the second pass of hires fix."""
-        self._progress: Progress | None = None
         self.reports: list[Report] = []
 
     @classmethod
@@ -157,10 +156,7 @@ class Guide:
         if hires and hires not in self._schedules:
             self._schedules[hires] = self._encode(self._hires_negatives(), hires=True)
         model = unet.model.diffusion_model
-        self._progress = None
-        self._pass = SamplingPass(
-            _network(model), model, self._request.settings, self._schedules[hires], self._now
-        )
+        self._pass = SamplingPass(_network(model), model, self._request.settings, self._schedules[hires])
         wrapper = self._pass.wrapper(previous)
         wrapper.vsf_pass = self._pass  # type: ignore[attr-defined]
         self._patch(wrapper)
@@ -172,15 +168,8 @@ class Guide:
 
     def note_step(self, step: int, total: int) -> None:
         """The host's count, just before each call of the denoiser."""
-        self._progress = Progress(step, total)
-
-    def _now(self) -> Progress:
-        if self._progress is None:
-            raise GuidanceError(
-                "the WebUI did not say which step this is: another extension replaces the denoiser, or its "
-                "callbacks were reset; reload the page's UI or restart"
-            )
-        return self._progress
+        if self._pass is not None:
+            self._pass.note(step, total)
 
     def _sample(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:

@@ -21,8 +21,9 @@ from forge_client import Forge, ForgeError
 ROOT = os.environ.get("VSF_FORGE_ROOT")
 REPOSITORY = Path(__file__).parents[2]
 ARGUMENTS = """
-    --api --nowebui --always-cpu --skip-torch-cuda-test --skip-prepare-environment --skip-install
-    --skip-version-check --skip-python-version-check --no-download-sd-model --do-not-download-clip
+    --api --nowebui --server-name 127.0.0.1 --always-cpu --skip-torch-cuda-test --skip-prepare-environment
+    --skip-install --skip-version-check --skip-python-version-check --no-download-sd-model
+    --do-not-download-clip
 """
 STARTS_WITHIN = 900
 

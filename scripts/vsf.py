@@ -16,23 +16,20 @@ class VSF(scripts.Script):
 
     def __init__(self) -> None:
         self._callbacks = callbacks.Callbacks()
-        self._boxes: boxes.NegativeBoxes | None = None
+        self._boxes = boxes.NegativeBoxes()
 
     def title(self) -> str:
         return "VSF"
 
     def show(self, is_img2img: bool) -> Any:
-        self._boxes = boxes.NegativeBoxes("img2img" if is_img2img else "txt2img")
         return scripts.AlwaysVisible
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
-        if self._boxes is not None:
-            self._boxes.component(component, kwargs.get("elem_id"))
+        self._boxes.component(component, kwargs.get("elem_id"))
 
     def ui(self, is_img2img: bool) -> list[Any]:
         widgets = panel.build(self.elem_id)
-        if self._boxes is not None:
-            self._boxes.switch(widgets["enabled"])
+        self._boxes.switch(widgets["enabled"])
         self.infotext_fields = [
             PasteField(widgets[name], reader, api=f"vsf_{name}") for name, reader in readers().items()
         ]

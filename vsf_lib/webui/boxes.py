@@ -18,20 +18,18 @@ class _Pair(NamedTuple):
     box: str
 
 
-_PAIRS = {
-    "txt2img": (
-        _Pair("txt2img_cfg_scale", "txt2img_neg_prompt"),
-        _Pair("txt2img_hr_cfg", "hires_neg_prompt"),
-    ),
-    "img2img": (_Pair("img2img_cfg_scale", "img2img_neg_prompt"),),
-}
+_PAIRS = (
+    _Pair("txt2img_cfg_scale", "txt2img_neg_prompt"),
+    _Pair("txt2img_hr_cfg", "hires_neg_prompt"),
+    _Pair("img2img_cfg_scale", "img2img_neg_prompt"),
+)
 
 
 class NegativeBoxes:
-    """Gathers the elements as the page is built, in whatever order, and connects each pair once."""
+    """Gathers one tab's elements as the page is built, in whatever order, and connects each pair once."""
 
-    def __init__(self, tab: str) -> None:
-        self._waiting = list(_PAIRS[tab])
+    def __init__(self) -> None:
+        self._waiting = list(_PAIRS)
         self._found: dict[str, Any] = {}
         self._switch: Any = None
 

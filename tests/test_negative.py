@@ -123,6 +123,18 @@ def test_chunks_keep_every_word_in_order_in_its_own_frame(words: list[str], limi
     assert [i for i, token in enumerate(ids) if token == begin] == [n * limit for n in range(chunks)]
 
 
+@pytest.mark.parametrize("make", [clip, t5])
+def test_words_alone_are_a_part_of_the_whole(make: Any) -> None:
+    encoder = make()
+    whole = encode_unpadded("wheels roof", encoder)
+    words = encode_unpadded("wheels roof", encoder, words_only=True)
+    begin = 1 if make is clip else 0
+    assert torch.equal(words, whole[begin : begin + 2])
+    chunked = echo(CLIP_TOKENIZER, 4, chunked=True)
+    ids = encode_unpadded("a red car on the field", chunked, words_only=True)[:, 0].int().tolist()
+    assert ids == CLIP_TOKENIZER.convert_tokens_to_ids(["a", "red", "car", "on", "the", "field"])
+
+
 def test_a_text_too_long_for_t5_loses_its_end_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     encoder = echo(T5_TOKENIZER, 4, chunked=False)
     with caplog.at_level(logging.WARNING, "vsf"):

@@ -281,6 +281,7 @@ PUBLISHED = [
     ("nasa_alpha", "NASA alpha", "VSF NASA alpha", 0.25),
     ("blocks", "VSF blocks", "VSF blocks", "both"),
     ("hires_pass", "VSF hires pass", "VSF hires pass", "both"),
+    ("negative_tokens", "VSF negative tokens", "VSF negative tokens", "all"),
 ]
 
 

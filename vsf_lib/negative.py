@@ -35,10 +35,16 @@ class TextEncoder:
     chunked: bool
 
 
-def encode_unpadded(text: str, encoder: TextEncoder) -> Tensor:
-    """The features `[n, C]` of a text: special tokens and words; no padding went in, so none comes out."""
-    pieces = [encoder.features(torch.tensor([ids])) for ids in _pieces(text, encoder)]
-    return torch.cat(pieces, dim=1)[0]
+def encode_unpadded(text: str, encoder: TextEncoder, *, words_only: bool = False) -> Tensor:
+    """The features `[n, C]` of a text: special tokens and words; no padding went in, so none comes out.
+
+    With `words_only` the special tokens take part in the encoding, and their own features are left out.
+    """
+    pieces = []
+    for prefix, body, suffix in _pieces(text, encoder):
+        features = encoder.features(torch.tensor([prefix + body + suffix]))[0]
+        pieces.append(features[len(prefix) : len(prefix) + len(body)] if words_only else features)
+    return torch.cat(pieces)
 
 
 def join_clip_and_t5(clip: Sequence[Tensor], t5: Tensor | None, width: int) -> Tensor:
@@ -72,7 +78,8 @@ def extrapolate_negative(p_neg: Tensor, p_pad_mean: Tensor, scale: float) -> Ten
     return p_neg + scale * (p_neg - p_pad_mean)
 
 
-def _pieces(text: str, encoder: TextEncoder) -> list[list[int]]:
+def _pieces(text: str, encoder: TextEncoder) -> list[tuple[list[int], list[int], list[int]]]:
+    """What the encoder sees at a time: ids before the words, words, ids after them."""
     prefix, body, suffix = _framed(text, encoder.tokenizer)
     room = encoder.limit - len(prefix) - len(suffix)
     if room < 1:
@@ -82,7 +89,7 @@ def _pieces(text: str, encoder: TextEncoder) -> list[list[int]]:
             "the negative prompt has %d tokens, the encoder takes %d: its end is left out", len(body), room
         )
         body = body[:room]
-    return [prefix + body[i : i + room] + suffix for i in range(0, len(body), room)]
+    return [(prefix, body[i : i + room], suffix) for i in range(0, len(body), room)]
 
 
 def _framed(text: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:

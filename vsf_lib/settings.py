@@ -19,6 +19,7 @@ from vsf_lib.infotext import decode, encode
 
 Method = Literal["vsf", "nag", "nasa", "off"]
 Blocks = Literal["both", "double"]
+NegativeTokens = Literal["all", "words"]
 HiresPass = Literal["both", "first", "second"]
 _HALF = "valid Unicode: retype it, it holds half of a character"
 GUIDING: frozenset[str] = frozenset({"vsf", "nag", "nasa"})
@@ -205,6 +206,17 @@ class Settings(BaseModel):
             webui=True,
         ),
     ] = "both"
+
+    negative_tokens: Annotated[
+        NegativeTokens,
+        Knob(
+            "VSF negative tokens",
+            "VSF negative tokens",
+            "What of the negative prompt acts: all its tokens as in the paper, or its words alone, without "
+            "begin and end tokens. Words alone disturb the rest of the picture less, but need more alpha.",
+            methods=frozenset({"vsf"}),
+        ),
+    ] = "all"
 
     if not TYPE_CHECKING:  # type checkers keep the signature that they derive from the fields
 

@@ -14,15 +14,17 @@ from torch import Tensor
 from vsf_lib.settings import Settings
 
 
-def negative_embedding(pipe: Any, text: str) -> Tensor:
+def negative_embedding(pipe: Any, text: str, *, words_only: bool = False) -> Tensor:
     """`[n_n, C]`: out of the padded CLIP encoding the tokens up to the first end token, then T5 without
-    padding."""
+    padding; with `words_only` neither begin nor end tokens."""
     padded = pipe.encode_prompt(text, None, None, do_classifier_free_guidance=False)[0][0]
     ids = pipe.tokenizer(text).input_ids
     parts = [padded[: ids.index(pipe.tokenizer.eos_token_id) + 1]]
     if pipe.text_encoder_3 is not None:
         t5_ids = torch.tensor([pipe.tokenizer_3(text).input_ids])
         parts.append(pipe.text_encoder_3(t5_ids).last_hidden_state[0].detach())
+    if words_only:
+        parts = [parts[0][1:-1], *(part[:-1] for part in parts[1:])]
     return torch.cat(parts)
 
 

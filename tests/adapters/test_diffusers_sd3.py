@@ -107,6 +107,15 @@ def test_whole_outputs_match_the_masked_float64_run(t5: bool) -> None:
     assert_rows_match(pipe, seen, VSF, [negative_embedding(pipe, "wheels")])
 
 
+@pytest.mark.parametrize("t5", [True, False])
+def test_words_alone_match_the_masked_float64_run(t5: bool) -> None:
+    pipe = make_pipeline(t5=t5)
+    settings = VSF.changed(negative_tokens="words")
+    with Recorder(pipe) as seen, guided(pipe, settings):
+        generate(pipe)
+    assert_rows_match(pipe, seen, settings, [negative_embedding(pipe, "wheels", words_only=True)])
+
+
 @pytest.mark.parametrize("method", ["nag", "nasa"])
 def test_baselines_match_the_masked_float64_run(shared: Any, method: str) -> None:
     settings = Settings(method=method, negative_prompt="wheels", nag_alpha=0.5)

@@ -79,7 +79,7 @@ def sd35() -> Any:
 
 def encode(model: Any, text: str, **options: Any) -> Tensor:
     loads = []
-    values = {"padded": False, "t5": True, **options}
+    values = {"form": "all", "t5": True, **options}
     encoder = Encoder(model, load=lambda: loads.append(1), **values)
     return encoder.get_learned_conditioning([text])[0]
 
@@ -91,6 +91,16 @@ def test_clip_keeps_begin_words_and_one_end_of_every_chunk(text, pooled):
     pieces = [ids[i : i + 5] for i in range(0, len(ids), 5)] or [[]]
     wanted = torch.cat([causal([START, *piece, END], 6) for piece in pieces])
     torch.testing.assert_close(clip_tokens(Clip(6, pooled=pooled), text), wanted)
+
+
+def test_words_alone_were_encoded_with_the_rest():
+    text = "big red roof big wheels red roof"
+    ids = ids_of(text)
+    wanted = [causal([START, *piece, END], 6)[1:-1] for piece in (ids[:5], ids[5:])]
+    torch.testing.assert_close(clip_tokens(Clip(6, pooled=True), text, words_only=True), torch.cat(wanted))
+    both = encode(sd35(), "big roof", form="words")
+    whole = encode(sd35(), "big roof")
+    torch.testing.assert_close(both, whole[[1, 2, 4, 5]])
 
 
 def test_t5_is_not_padded_and_the_engine_is_as_before():
@@ -118,7 +128,7 @@ def test_sd35_has_clip_side_by_side_then_t5():
 def test_flux_has_t5_alone_and_padding_has_a_mean():
     model = SimpleNamespace(text_processing_engine_t5=T5(), text_processing_engine_l=Clip(6, pooled=True))
     torch.testing.assert_close(encode(model, "roof"), bidirectional([*ids_of("roof"), END]))
-    mean = Encoder(model, padded=False, t5=True, load=lambda: None).of_padding()
+    mean = Encoder(model, form="all", t5=True, load=lambda: None).of_padding()
     torch.testing.assert_close(mean, bidirectional([PAD] * 256).mean(0))
     with pytest.raises(ModelError, match="no T5 text engine"):
         encode(SimpleNamespace(), "roof")
@@ -129,7 +139,7 @@ def test_padded_is_what_the_host_encodes():
         def get_learned_conditioning(self, texts: list[str]) -> dict[str, Tensor]:
             return {"crossattn": bidirectional(ids_of(texts[0]))[None], "vector": torch.zeros(1, 2)}
 
-    torch.testing.assert_close(encode(Model(), "big roof", padded=True), bidirectional(ids_of("big roof")))
+    torch.testing.assert_close(encode(Model(), "big roof", form="padded"), bidirectional(ids_of("big roof")))
 
 
 @pytest.mark.parametrize(

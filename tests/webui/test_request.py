@@ -18,7 +18,7 @@ SDXL = Checkpoint("sdxl.safetensors", None)
 # Positions are an interface: whoever sends a list today must be understood tomorrow.
 PUBLISHED = (
     "enabled", "preset", "method", "negative_prompt", "alpha", "beta", "negative_scale", "start", "end",
-    "nag_phi", "nag_tau", "nag_alpha", "nasa_alpha", "blocks", "hires_pass",
+    "nag_phi", "nag_tau", "nag_alpha", "nasa_alpha", "blocks", "hires_pass", "negative_tokens",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,13 +79,13 @@ class Sd3Adapter:
         self,
         pipe: Any,
         texts: Sequence[str],
-        padded: bool,
+        form: str,
         arguments: Mapping[str, Any],
         encode_prompt: Callable[..., Any],
         like: Tensor,
     ) -> list[Tensor]:
         lora_scale = arguments.get("lora_scale")
-        if padded:
+        if form == "padded":
             asked = {
                 key: arguments[key]
                 for key in ("device", "clip_skip", "max_sequence_length")
@@ -98,11 +99,12 @@ class Sd3Adapter:
             # The same layer of CLIP as the positive prompt's: both meet in one attention.
             clip = _clip_encoders(pipe, device, arguments.get("clip_skip") or 0)
             t5 = _t5_encoder(pipe, device)
+            encode = partial(encode_unpadded, words_only=form == "words")
             with torch.no_grad(), _text_lora(pipe, lora_scale):
                 rows = [
                     join_clip_and_t5(
-                        [encode_unpadded(text, encoder) for encoder in clip],
-                        None if t5 is None else encode_unpadded(text, t5),
+                        [encode(text, encoder) for encoder in clip],
+                        None if t5 is None else encode(text, t5),
                         like.shape[-1],
                     )
                     for text in texts

@@ -48,12 +48,15 @@ class Adapter(Protocol):
         self,
         pipe: Any,
         texts: Sequence[str],
-        padded: bool,
+        form: str,
         arguments: Mapping[str, Any],
         encode_prompt: Callable[..., Any],
         like: Tensor,
     ) -> list[Tensor]:
-        """The negative embeddings `[n, C]`, one per text, with `like`'s dtype and device."""
+        """The negative embeddings `[n, C]`, one per text, with `like`'s dtype and device.
+
+        `form` is "padded" like a prompt, "all" tokens without padding, or the "words" of those alone.
+        """
 
     def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         """The text `[B, n_p, C]` of a denoiser call, or None for a call that must stay as it is."""

@@ -124,8 +124,9 @@ class Session:
             raise PromptError(
                 f"{len(texts)} negative prompts for {prompts} prompts: give one for all, or one for each"
             )
-        padded = self._settings.method != "vsf"  # NAG and NASA are defined with N padded like P
-        embeddings = self._adapter.negative(self._pipe, texts, padded, asked, encode_prompt, conditional)
+        # NAG and NASA are defined with N padded like P.
+        form = self._settings.negative_tokens if self._settings.method == "vsf" else "padded"
+        embeddings = self._adapter.negative(self._pipe, texts, form, asked, encode_prompt, conditional)
         per_prompt = len(conditional) // prompts
         self._generation = Generation(
             self._pipe,

@@ -33,18 +33,18 @@ def plain_text(text: str) -> str:
 class Encoder:
     """Stands where the host's prompt parser expects a model: texts in, one embedding `[n, C]` each."""
 
-    def __init__(self, model: Any, *, padded: bool, t5: bool, load: Callable[[], None]) -> None:
-        """`t5` False leaves T5 out of SD3.5's text, as the host's option does. `load` brings the encoders to
-        their device."""
+    def __init__(self, model: Any, *, form: str, t5: bool, load: Callable[[], None]) -> None:
+        """`form` as in `registry.Adapter.negative`. `t5` False leaves T5 out of SD3.5's text, as the host's
+        option does. `load` brings the encoders to their device."""
         self._model = model
-        self._padded = padded
+        self._form = form
         self._t5 = t5
         self._load = load
 
     @torch.inference_mode()
     def get_learned_conditioning(self, texts: Sequence[str]) -> list[Tensor]:
         """The host's name for it; called with the texts of one schedule."""
-        if self._padded:
+        if self._form == "padded":
             return [self._model.get_learned_conditioning(_one(texts, text))["crossattn"][0] for text in texts]
         self._load()
         encode = self._sd35 if hasattr(self._model, "text_processing_engine_g") else self._flux
@@ -59,13 +59,17 @@ class Encoder:
         return z.float().mean(dim=(0, 1))
 
     def _sd35(self, text: str) -> Tensor:
-        clip = [clip_tokens(self._engine(name), text) for name in ("l", "g")]
-        t5 = t5_tokens(self._engine("t5"), text) if self._t5 else None
+        clip = [clip_tokens(self._engine(name), text, words_only=self._words_only) for name in ("l", "g")]
+        t5 = self._flux(text) if self._t5 else None
         width = 4096 if t5 is None else t5.shape[-1]
         return join_clip_and_t5(clip, t5, width)
 
     def _flux(self, text: str) -> Tensor:
-        return t5_tokens(self._engine("t5"), text)
+        return t5_tokens(self._engine("t5"), text, words_only=self._words_only)
+
+    @property
+    def _words_only(self) -> bool:
+        return self._form == "words"
 
     def _engine(self, name: str) -> Any:
         engine = getattr(self._model, f"text_processing_engine_{name}", None)
@@ -77,8 +81,10 @@ class Encoder:
         return engine
 
 
-def clip_tokens(engine: Any, text: str) -> Tensor:
+def clip_tokens(engine: Any, text: str, *, words_only: bool = False) -> Tensor:
     """CLIP's features `[n, C]`: of every chunk its begin token, its words and the first end token.
+
+    With `words_only` its words alone.
 
     CLIP is causal, so that what follows the end token took no part in these.
     """
@@ -87,16 +93,21 @@ def clip_tokens(engine: Any, text: str) -> Tensor:
     features = (encoded[0] if isinstance(encoded, tuple) else encoded)[0]
     parts, at = [], 0
     for chunk in chunks:
-        parts.append(features[at : at + chunk.tokens.index(engine.id_end) + 1])
+        end = chunk.tokens.index(engine.id_end)
+        parts.append(features[at + 1 : at + end] if words_only else features[at : at + end + 1])
         at += len(chunk.tokens)
     return torch.cat(parts)
 
 
-def t5_tokens(engine: Any, text: str) -> Tensor:
-    """T5's features `[n, C]` of a text that was not padded: T5 looks both ways, so a slice would not do."""
+def t5_tokens(engine: Any, text: str, *, words_only: bool = False) -> Tensor:
+    """T5's features `[n, C]` of a text that was not padded: T5 looks both ways, so a slice would not do.
+
+    With `words_only` without the end token's.
+    """
     with _unpadded(engine):
         features: Tensor = engine([text])
-    return features.flatten(0, 1)
+    whole = features.flatten(0, 1)
+    return whole[:-1] if words_only else whole
 
 
 @contextmanager

@@ -216,9 +216,10 @@ class Guide:
         if self._request is None:
             raise GuidanceError("there is nothing to encode")
         settings, model = self._request.settings, self._p.sd_model
-        padded, t5 = settings.method != "vsf", self._host.t5_enabled()
-        encoder = Encoder(model, padded=padded, t5=t5, load=lambda: self._host.load_text_encoders(model))
-        cache = self._caches.setdefault((padded, t5, hires), [None, None])
+        form = settings.negative_tokens if settings.method == "vsf" else "padded"
+        t5 = self._host.t5_enabled()
+        encoder = Encoder(model, form=form, t5=t5, load=lambda: self._host.load_text_encoders(model))
+        cache = self._caches.setdefault((form, t5, hires), [None, None])
         rows = self._host.conditions(
             self._p, [plain_text(text) for text in texts], encoder, cache, hires=hires
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vsf_lib.bench.drawing import Method, Score
-from vsf_lib.bench.sweep import VSF_ALPHAS, alpha_at, baseline_candidates, best, vsf_candidates
+from vsf_lib.bench.sweep import VSF_GRID, alpha_at, baseline_candidates, best, vsf_candidates
 from vsf_lib.presets import BASELINES
 from vsf_lib.settings import Settings
 
@@ -14,9 +16,9 @@ def result(name: str, positive: float, negative: float) -> tuple[Method, Score]:
     return Method(name, Settings()), Score(positive, negative, 1.0, 10)
 
 
-def curve(points: dict[float, float], beta: float = 0.0) -> list[tuple[Method, Score]]:
+def curve(points: dict[float, float], **values: Any) -> list[tuple[Method, Score]]:
     return [
-        (Method("vsf", Settings(alpha=alpha, beta=beta)), Score(1.0, negative, 1.0, 10))
+        (Method("vsf", Settings(alpha=alpha, **values)), Score(1.0, negative, 1.0, 10))
         for alpha, negative in points.items()
     ]
 
@@ -48,22 +50,24 @@ def test_best_without_a_keeper_takes_the_best_sum() -> None:
     ],
 )
 def test_alpha_at(points: dict[float, float], share: float, alpha: float | None) -> None:
-    got = alpha_at(curve(points), 0.0, share)
+    got = alpha_at(curve(points), Settings(alpha=9.0), share)
     assert got == (alpha if alpha is None else pytest.approx(alpha))
 
 
-def test_alpha_at_reads_one_beta_only() -> None:
-    both = curve({0.5: 0.0, 1.0: 1.0}) + curve({0.5: 0.0, 2.0: 1.0}, beta=0.2)
-    assert alpha_at(both, 0.0, 0.5) == pytest.approx(0.75)
-    assert alpha_at(both, 0.2, 0.5) == pytest.approx(1.25)
-    assert alpha_at(both, 0.3, 0.5) is None
+def test_alpha_at_reads_one_curve_only() -> None:
+    both = curve({0.5: 0.0, 1.0: 1.0}) + curve({0.5: 0.0, 2.0: 1.0}, beta=0.3)
+    both += curve({0.5: 0.0, 3.0: 1.0}, negative_tokens="words")
+    assert alpha_at(both, Settings(), 0.5) == pytest.approx(0.75)
+    assert alpha_at(both, Settings(beta=0.3), 0.5) == pytest.approx(1.25)
+    assert alpha_at(both, Settings(negative_tokens="words"), 0.5) == pytest.approx(1.75)
+    assert alpha_at(both, Settings(beta=0.4), 0.5) is None
 
 
 def test_candidates() -> None:
-    grid = vsf_candidates((0.0, 0.3))
-    assert {(m.settings.alpha, m.settings.beta) for m in grid} == {
-        (alpha, beta) for alpha in VSF_ALPHAS for beta in (0.0, 0.3)
-    }
+    grid = vsf_candidates()
+    for tokens, (alphas, betas) in VSF_GRID.items():
+        chosen = [m.settings for m in grid if m.settings.negative_tokens == tokens]
+        assert {(s.alpha, s.beta) for s in chosen} == {(a, b) for a in alphas for b in betas}
     assert {m.settings.method for m in grid} == {"vsf"}
     baselines = baseline_candidates()
     assert set(baselines) == {"nag", "nasa", "cfg"}

@@ -42,6 +42,8 @@ class Method:
             for name, value in self.settings.infotext().items()
             if isinstance(value, float)
         ]
+        if self.settings.negative_tokens != "all":
+            values.append(f"{self.settings.negative_tokens} only")
         return ", ".join(values) if values else "-"
 
 

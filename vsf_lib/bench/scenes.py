@@ -134,7 +134,6 @@ class Bench:
         from vsf_lib.bench.drawing import draw, score
         from vsf_lib.bench.sweep import (
             POSITIVE_KEPT,
-            VSF_BETAS,
             alpha_at,
             baseline_candidates,
             best,
@@ -153,11 +152,15 @@ class Bench:
             results = measure(candidates)
             chosen[name] = replace(best(results, POSITIVE_KEPT)[0], name=name)
             log_of[name] = [{"values": m.describe(), **s.as_json()} for m, s in results]
-        beta = preset_for("scenes").beta
-        curve = measure(vsf_candidates(sorted({*VSF_BETAS, beta})))
+        curve = measure(vsf_candidates())
         log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
-        removal = {f"{share:.0%}": alpha_at(curve, beta, share) for share in (0.5, 0.9)}
-        return [chosen.get(m.name, m) for m in methods], {"alpha_at_removal": removal, "sweeps": log_of}
+        removal = {
+            f"{share:.0%}": alpha_at(curve, preset_for("scenes").settings(), share) for share in (0.5, 0.9)
+        }
+        published = [(m, s) for m, s in curve if m.settings.negative_tokens == "all"]
+        methods = [chosen.get(m.name, m) for m in methods]
+        methods.insert(3, replace(best(published, POSITIVE_KEPT)[0], name="vsf-paper"))
+        return methods, {"alpha_at_removal": removal, "sweeps": log_of}
 
     def _conditions(self) -> dict[str, Any]:
         import diffusers

@@ -8,17 +8,21 @@ from itertools import pairwise
 from vsf_lib.bench.drawing import Method, Score
 from vsf_lib.settings import Settings
 
-VSF_ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-VSF_BETAS = (0.0, 0.2, 0.5)
+VSF_GRID = {
+    "all": ((0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), (0.0, 0.5)),
+    "words": ((0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), (0.0, 0.5, 1.0)),
+}
+"""Alphas and betas by `Settings.negative_tokens`: "all" is the method as published."""
 POSITIVE_KEPT = 0.9
 
 
-def vsf_candidates(betas: Sequence[float] = VSF_BETAS) -> list[Method]:
-    """VSF over alpha and beta."""
+def vsf_candidates() -> list[Method]:
+    """VSF over alpha, beta and which tokens of the negative act."""
     return [
-        Method(f"vsf alpha {alpha:g} beta {beta:g}", Settings(alpha=alpha, beta=beta))
+        Method(f"vsf {tokens}", Settings.create(alpha=alpha, beta=beta, negative_tokens=tokens))
+        for tokens, (alphas, betas) in VSF_GRID.items()
         for beta in betas
-        for alpha in VSF_ALPHAS
+        for alpha in alphas
     ]
 
 
@@ -53,10 +57,15 @@ def best(results: Sequence[tuple[Method, Score]], floor: float) -> tuple[Method,
     return max(results, key=lambda result: result[1].positive + result[1].negative)
 
 
-def alpha_at(results: Sequence[tuple[Method, Score]], beta: float, share: float) -> float | None:
-    """The alpha at which `share` of the parts are gone, linear between the swept values; None if never."""
+def alpha_at(results: Sequence[tuple[Method, Score]], like: Settings, share: float) -> float | None:
+    """The alpha at which `share` of the parts are gone, linear between the swept values; None if never.
+
+    Of `results` those count whose settings are `like` but for alpha.
+    """
     curve = sorted(
-        (method.settings.alpha, score.negative) for method, score in results if method.settings.beta == beta
+        (method.settings.alpha, score.negative)
+        for method, score in results
+        if method.settings == like.changed(alpha=method.settings.alpha)
     )
     if curve and curve[0][1] >= share:
         return curve[0][0]

@@ -65,8 +65,8 @@ def _values(**values: Any) -> Mapping[str, Any]:
 
 
 # The built-in model, by the sweep of `bench scenes` on prompts that are not the benchmark's.
-SCENES_VALUES = _values(alpha=0.75, beta=0.0)
-SCENES_STRONG_VALUES = _values(alpha=1.5, beta=0.0)
+SCENES_VALUES = _values(alpha=3.0, beta=1.0, negative_tokens="words")
+SCENES_STRONG_VALUES = _values(alpha=4.0, beta=1.0, negative_tokens="words")
 SCENES_MEASURED = True
 
 _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"

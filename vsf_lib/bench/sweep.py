@@ -9,8 +9,8 @@ from vsf_lib.bench.drawing import Method, Score
 from vsf_lib.settings import Settings
 
 VSF_GRID = {
-    "all": ((0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), (0.0, 0.5)),
-    "words": ((0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), (0.0, 0.5, 1.0)),
+    "all": ((0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0), (0.0, 1.0, 2.0)),
+    "words": ((0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (0.0, 1.0, 2.0)),
 }
 """Alphas and betas by `Settings.negative_tokens`: "all" is the method as published."""
 POSITIVE_KEPT = 0.9

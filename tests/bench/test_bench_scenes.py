@@ -112,7 +112,7 @@ def test_sweeps_choose_among_their_candidates(untrained: Any, judge: Judge) -> N
     assert set(result["sweeps"]) == {"nag", "nasa", "cfg", "vsf"}
     for name in ("nag", "nasa", "cfg"):
         assert result["methods"][name]["values"] in [entry["values"] for entry in result["sweeps"][name]]
-    assert set(result["methods"]) == METHODS | {"vsf-paper"}
+    assert set(result["methods"]) == METHODS | {"vsf-paper", "vsf-kept"}
     assert "words" not in result["methods"]["vsf-paper"]["values"]
     assert "VSF alpha at 50% removal" in table(result)
 

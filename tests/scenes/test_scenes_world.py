@@ -66,7 +66,7 @@ def test_seed_is_a_scene() -> None:
 def test_parts_are_nearly_always_there() -> None:
     whole = [s for s in TRAINING if s.kind is not None]
     there = sum(len(s.parts) for s in whole) / sum(len(KINDS[s.owner]) for s in whole)
-    assert 0.93 < there < 0.97
+    assert 0.86 < there < 0.9
 
 
 def test_a_scene_has_only_its_own_parts() -> None:
@@ -125,8 +125,8 @@ def test_captions_often_do_not_name_the_parts_that_are_there() -> None:
             assert scene.kind in text.split()
             kinds["named" if set(text.split()) & set(PARTS) else "silent"] += 1
     total = kinds.total()
-    assert 0.55 < kinds["silent"] / total < 0.75
-    assert 0.2 < kinds["named"] / total < 0.4
+    assert 0.4 < kinds["silent"] / total < 0.55
+    assert 0.4 < kinds["named"] / total < 0.55
     assert 0.03 < kinds["bare part"] / total < 0.1, "a lone negative must be text of a known kind"
 
 

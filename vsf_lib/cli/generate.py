@@ -16,7 +16,7 @@ from vsf_lib.cli.output import Output, open_output
 from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, preset_names, resolve
 from vsf_lib.errors import ModelError
 from vsf_lib.metadata import format_parameters, write_png
-from vsf_lib.presets import kinds
+from vsf_lib.presets import PRESETS, kinds
 from vsf_lib.scenes.model import NAME, SIZE, check_words
 from vsf_lib.settings import SettingField, fields
 
@@ -139,8 +139,7 @@ def _metavar(field: SettingField) -> str:
 
 def _help(field: SettingField) -> str:
     bounds = "" if field.low is None else f" {field.low:g} to {field.high:g};"
-    if field.always:
-        default = "the preset's"
-    else:
-        default = f"{field.default:g}" if field.kind is float else field.default or "none"
+    default = f"{field.default:g}" if field.kind is float else field.default or "none"
+    if any(field.name in preset.values for preset in PRESETS):
+        default = f"the preset's, else {default}"
     return f"{field.help} ({bounds.lstrip()} default: {default})".replace("( ", "(").replace("%", "%%")

@@ -50,8 +50,16 @@ def test_streams_of_a_picture(tmp_path, model):
     assert told["infotext"] == read_png(told["path"])
 
 
+@pytest.fixture
+def interruptible():
+    """A runner that was started in the background ignores SIGINT, and its children would too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @POSIX
-def test_interruption_leaves_whole_pictures_only(tmp_path, model):
+def test_interruption_leaves_whole_pictures_only(tmp_path, model, interruptible):
     process = subprocess.Popen(
         command(*("generate", "--prompt", "a car", "--steps", "1", "--model", model, "--batch", "100000")),
         cwd=tmp_path,

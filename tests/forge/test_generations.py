@@ -32,6 +32,9 @@ def test_on_off_and_again(forge: Forge, model: Any, kind: str) -> None:
     off = forge.txt2img(model(kind), {**ON, "enabled": False})
     assert same(off, plain)
     assert off.infotexts == plain.infotexts
+    words = forge.txt2img(model(kind), {**ON, "negative_tokens": "words"})
+    assert "VSF negative tokens: words" in words.infotexts[0]
+    assert not same(words, on)
     stronger = forge.txt2img(model(kind), {**ON, "alpha": 6.0})
     assert not same(stronger, on)
 

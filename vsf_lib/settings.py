@@ -264,6 +264,11 @@ class Settings(BaseModel):
         """A validated copy with other values; raises SettingsError."""
         return self.create(**{**self.model_dump(), **values})
 
+    @property
+    def negative_form(self) -> str:
+        """The form of the negative: "padded" like a prompt, as NAG and NASA are defined, "all" or "words"."""
+        return self.negative_tokens if self.method == "vsf" else "padded"
+
     def canonical(self) -> Settings:
         """The same guidance with every field that the method does not read at its default."""
         read = {field.name: getattr(self, field.name) for field in fields() if self._reads(field)}

@@ -8,7 +8,9 @@ encoding and steps belong to `vsf_lib.webui`.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -298,6 +300,19 @@ def check_model(network: ForgeNetwork, model: nn.Module) -> None:
             f"{whose} has replaced {name}.forward, and two guidances in one attention would spoil the "
             "picture; switch it off, or VSF"
         )
+
+
+def find_tap(model: nn.Module, name: str, *signatures: list[str]) -> Tap:
+    """The function `name` of the module of `model`'s class; raises ModelError unless it begins as known."""
+    module = sys.modules[type(model).__module__]
+    function = getattr(module, name, None)
+    names = list(inspect.signature(function).parameters)[:4] if callable(function) else []
+    if names not in signatures:
+        raise ModelError(
+            f"{module.__name__} has no {name}({', '.join(signatures[0])}), which guidance needs: this "
+            "version of the WebUI is not known; update the extension"
+        )
+    return Tap(module, name)
 
 
 def _compiled(module: nn.Module) -> bool:

@@ -7,17 +7,13 @@ leaves N unseen in the single ones. Knows no host module.
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.forge import Function, Tap
-from vsf_lib.errors import GuidanceError, ModelError
-
-_ATTENTION = "attention_function"
+from vsf_lib.adapters.forge import Function, Tap, find_tap
+from vsf_lib.errors import GuidanceError
 
 
 class ForgeFlux:
@@ -46,15 +42,9 @@ class ForgeFlux:
         }
 
     def tap(self, model: nn.Module) -> Tap:
-        module = sys.modules[type(model).__module__]
-        function = getattr(module, _ATTENTION, None)
-        names = list(inspect.signature(function).parameters) if callable(function) else []
-        if names[:4] != ["q", "k", "v", "heads"] and names[:4] != ["query", "key", "value", "heads"]:
-            raise ModelError(
-                f"{module.__name__} has no attention_function(q, k, v, heads), which guidance needs: this "
-                "version of the WebUI is not known; update the extension"
-            )
-        return Tap(module, _ATTENTION)
+        return find_tap(
+            model, "attention_function", ["q", "k", "v", "heads"], ["query", "key", "value", "heads"]
+        )
 
     def lengths(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int

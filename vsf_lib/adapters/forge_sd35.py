@@ -7,17 +7,13 @@ attention of dual blocks passes through the same function and is told by its len
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.forge import Function, Tap
-from vsf_lib.errors import GuidanceError, ModelError
-
-_ATTENTION = "attention"
+from vsf_lib.adapters.forge import Function, Tap, find_tap
+from vsf_lib.errors import GuidanceError
 
 
 class ForgeSd35:
@@ -33,15 +29,7 @@ class ForgeSd35:
         return {f"joint_blocks.{i}": block for i, block in enumerate(model.joint_blocks)}  # type: ignore[arg-type]
 
     def tap(self, model: nn.Module) -> Tap:
-        module = sys.modules[type(model).__module__]
-        function = getattr(module, _ATTENTION, None)
-        names = list(inspect.signature(function).parameters)[:4] if callable(function) else []
-        if names != ["q", "k", "v", "heads"]:
-            raise ModelError(
-                f"{module.__name__} has no attention(q, k, v, heads), which guidance needs: this version of "
-                "the WebUI is not known; update the extension"
-            )
-        return Tap(module, _ATTENTION)
+        return find_tap(model, "attention", ["q", "k", "v", "heads"])
 
     def lengths(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int

@@ -124,8 +124,7 @@ class Session:
             raise PromptError(
                 f"{len(texts)} negative prompts for {prompts} prompts: give one for all, or one for each"
             )
-        # NAG and NASA are defined with N padded like P.
-        form = self._settings.negative_tokens if self._settings.method == "vsf" else "padded"
+        form = self._settings.negative_form
         embeddings = self._adapter.negative(self._pipe, texts, form, asked, encode_prompt, conditional)
         per_prompt = len(conditional) // prompts
         self._generation = Generation(

@@ -18,7 +18,6 @@ from torch import Tensor
 from vsf_lib.errors import ModelError
 from vsf_lib.negative import extrapolate_negative, join_clip_and_t5
 
-Encode = Callable[[str], Tensor]
 _PADDING = 256
 _NETWORK_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)
 

@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.registry import find_network
@@ -216,22 +214,19 @@ class Guide:
         if self._request is None:
             raise GuidanceError("there is nothing to encode")
         settings, model = self._request.settings, self._p.sd_model
-        form = settings.negative_tokens if settings.method == "vsf" else "padded"
-        t5 = self._host.t5_enabled()
+        network = _network(model.forge_objects.unet.model.diffusion_model)
+        if settings.negative_scale and not network.extrapolates:
+            raise SettingsError(
+                f"VSF negative scale is {settings.negative_scale:g}, but it does nothing on "
+                f"{network.title}: set it to 0"
+            )
+        form, t5 = settings.negative_form, self._host.t5_enabled()
         encoder = Encoder(model, form=form, t5=t5, load=lambda: self._host.load_text_encoders(model))
         cache = self._caches.setdefault((form, t5, hires), [None, None])
         rows = self._host.conditions(
             self._p, [plain_text(text) for text in texts], encoder, cache, hires=hires
         )
-        network = _network(model.forge_objects.unet.model.diffusion_model)
-        padding: Tensor | None = None
-        if settings.negative_scale:
-            if not network.extrapolates:
-                raise SettingsError(
-                    f"VSF negative scale is {settings.negative_scale:g}, but it does nothing on "
-                    f"{network.title}: set it to 0"
-                )
-            padding = encoder.of_padding()
+        padding = encoder.of_padding() if settings.negative_scale else None
         return Schedule(rows, settings.negative_scale, padding)
 
     def _hires_negatives(self) -> tuple[str, ...]:
@@ -262,9 +257,9 @@ class Guide:
 
 def detach(p: Any) -> None:
     """Removes what an earlier run of `p`, or of what it was copied from, has left on it."""
-    for name in (ATTRIBUTE, "sample"):
-        if name != "sample" or hasattr(vars(p).get("sample"), ATTRIBUTE):
-            vars(p).pop(name, None)
+    vars(p).pop(ATTRIBUTE, None)
+    if hasattr(vars(p).get("sample"), ATTRIBUTE):
+        del p.sample
 
 
 def _diffusion_model(p: Any) -> Any:

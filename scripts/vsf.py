@@ -4,51 +4,79 @@ from __future__ import annotations
 
 from typing import Any
 
+import gradio as gr
 from modules import script_callbacks, scripts
-from modules.infotext_utils import PasteField
 
-from vsf_lib.webui import boxes, callbacks, options, panel, routes
-from vsf_lib.webui.paste import readers
+from vsf_lib.webui import support
 
+PROBLEM = support.problem()
 
-class VSF(scripts.Script):
-    """See vsf_lib.webui.callbacks."""
+if PROBLEM is None:
+    from modules.infotext_utils import PasteField
 
-    def __init__(self) -> None:
-        self._callbacks = callbacks.Callbacks()
-        self._boxes = boxes.NegativeBoxes()
+    from vsf_lib.webui import advice, boxes, callbacks, options, panel, routes
+    from vsf_lib.webui.paste import readers
 
-    def title(self) -> str:
-        return "VSF"
+    class VSF(scripts.Script):
+        """See vsf_lib.webui.callbacks."""
 
-    def show(self, is_img2img: bool) -> Any:
-        return scripts.AlwaysVisible
+        def __init__(self) -> None:
+            self._callbacks = callbacks.Callbacks()
+            self._boxes = boxes.NegativeBoxes()
 
-    def after_component(self, component: Any, **kwargs: Any) -> None:
-        self._boxes.component(component, kwargs.get("elem_id"))
+        def title(self) -> str:
+            return "VSF"
 
-    def ui(self, is_img2img: bool) -> list[Any]:
-        widgets = panel.build(self.elem_id)
-        self._boxes.switch(widgets["enabled"])
-        self.infotext_fields = [
-            PasteField(widgets[name], reader, api=f"vsf_{name}") for name, reader in readers().items()
-        ]
-        self.paste_field_names = [f"vsf_{name}" for name in widgets]
-        return list(widgets.values())
+        def show(self, is_img2img: bool) -> Any:
+            return scripts.AlwaysVisible
 
-    def process(self, p: Any, *arguments: Any) -> None:
-        self._callbacks.process(p, arguments)
+        def after_component(self, component: Any, **kwargs: Any) -> None:
+            self._boxes.component(component, kwargs.get("elem_id"))
 
-    def process_batch(self, p: Any, *arguments: Any, **_: Any) -> None:
-        self._callbacks.process_batch(p)
+        def ui(self, is_img2img: bool) -> list[Any]:
+            widgets, line = panel.build(self.elem_id)
+            self._boxes.switch(widgets["enabled"])
+            advice.keep_current(line, widgets["enabled"])
+            self.infotext_fields = [
+                PasteField(widgets[name], reader, api=f"vsf_{name}") for name, reader in readers().items()
+            ]
+            self.paste_field_names = [f"vsf_{name}" for name in widgets]
+            return list(widgets.values())
 
-    def process_before_every_sampling(self, p: Any, *arguments: Any, **_: Any) -> None:
-        self._callbacks.process_before_every_sampling(p)
+        def process(self, p: Any, *arguments: Any) -> None:
+            self._callbacks.process(p, arguments)
 
-    def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
-        self._callbacks.postprocess(p)
+        def process_batch(self, p: Any, *arguments: Any, **_: Any) -> None:
+            self._callbacks.process_batch(p)
 
+        def process_before_every_sampling(self, p: Any, *arguments: Any, **_: Any) -> None:
+            self._callbacks.process_before_every_sampling(p)
 
-script_callbacks.on_cfg_denoiser(callbacks.note_step)
-script_callbacks.on_ui_settings(options.add)
-script_callbacks.on_app_started(lambda _, app: routes.add(app))
+        def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
+            self._callbacks.postprocess(p)
+
+    script_callbacks.on_cfg_denoiser(callbacks.note_step)
+    script_callbacks.on_ui_settings(options.add)
+    script_callbacks.on_app_started(lambda _, app: routes.add(app))
+
+else:
+
+    class VSF(scripts.Script):
+        """Says why it cannot work here, and loads nothing."""
+
+        def title(self) -> str:
+            return "VSF"
+
+        def show(self, is_img2img: bool) -> Any:
+            return scripts.AlwaysVisible
+
+        def ui(self, is_img2img: bool) -> list[Any]:
+            with gr.Accordion("VSF", open=False):
+                gr.Markdown(PROBLEM)
+            asked = gr.Checkbox(value=False, visible=False)  # what an API request is told apart by
+            asked.do_not_save_to_config = True
+            return [asked]
+
+        def process(self, p: Any, *arguments: Any) -> None:
+            if support.asked_for(arguments):
+                support.refuse(p, str(PROBLEM))

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ARGUMENTS = """
     --skip-install --skip-version-check --skip-python-version-check --no-download-sd-model
     --do-not-download-clip
 """
+EXTENSIONS = {"vsf": REPOSITORY, "vsf-trials": Path(__file__).parent / "trials"}
 STARTS_WITHIN = 900
 
 
@@ -36,17 +38,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    """A host of its own port, stopped afterwards. It answers, or the tests fail with the end of its log."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], AbstractContextManager[Forge]]]:
+    """`with start() as host` is a new process of the host with this repository among its extensions."""
     root = Path(str(ROOT))
-    link = root / "extensions" / "vsf"
-    made = not link.exists()
-    if made:
-        link.symlink_to(REPOSITORY, target_is_directory=True)
+    with ExitStack() as undo:
+        for name, folder in EXTENSIONS.items():
+            link = root / "extensions" / name
+            if not link.exists():
+                link.symlink_to(folder, target_is_directory=True)
+                undo.callback(link.unlink)
+        yield lambda: _process(root, tmp_path_factory.mktemp("forge") / "log.txt")
+
+
+@pytest.fixture(scope="session")
+def forge(start: Callable[[], AbstractContextManager[Forge]]) -> Iterator[Forge]:
+    """The host that most tests share."""
+    with start() as host:
+        yield host
+
+
+@contextmanager
+def _process(root: Path, log: Path) -> Iterator[Forge]:
+    """A host at a port of its own, stopped afterwards. One that does not answer fails with its log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("forge") / "log.txt"
     with log.open("wb") as output:
         server = subprocess.Popen(
             [_python(root), "launch.py", "--port", str(port), *ARGUMENTS.split()],
@@ -66,8 +82,6 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
     finally:
         server.terminate()
         server.wait(60)
-        if made:
-            link.unlink()
 
 
 def _python(root: Path) -> str:
@@ -85,13 +99,17 @@ def _answers(host: Forge) -> bool:
 
 @pytest.fixture(scope="session")
 def model(forge: Forge) -> Any:
-    """`model("turbo")` is the title of the first checkpoint with that in its name; skips where none has."""
-    titles = [entry["title"] for entry in forge.request("/sdapi/v1/sd-models")]
+    """`model("turbo")` is the title of the first checkpoint with that in its name; skips where none has.
 
-    def find(part: str) -> str:
+    Those in fewer bits are passed over unless asked for: `model("turbo", "fp8")`.
+    """
+    titles = [str(entry["title"]) for entry in forge.request("/sdapi/v1/sd-models")]
+
+    def find(*parts: str) -> str:
         for title in titles:
-            if part in title:
-                return str(title)
-        pytest.skip(f"this Forge has no checkpoint with {part!r} in its name")
+            others = [storage for storage in ("fp8", "gguf") if storage not in parts]
+            if all(part in title for part in parts) and not any(storage in title for storage in others):
+                return title
+        pytest.skip(f"this Forge has no checkpoint with {' and '.join(parts)} in its name")
 
     return find

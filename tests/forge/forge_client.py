@@ -7,6 +7,7 @@ import io
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +47,11 @@ class Forge:
         return self._generate("txt2img", model, vsf, values)
 
     def img2img(self, model: str, picture: np.ndarray, vsf: Any = None, **values: Any) -> Answer:
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-        return self._generate(
-            "img2img", model, vsf, {"init_images": [encoded], "denoising_strength": 0.7, **values}
-        )
+        return self._generate("img2img", model, vsf, {"init_images": [picture_of(picture)], **values})
 
     def _generate(self, kind: str, model: str, vsf: Any, values: dict[str, Any]) -> Answer:
+        """`trial` goes to the script of that name in `trials/`."""
+        trial = values.pop("trial", None)
         options = {"sd_model_checkpoint": model, **values.pop("options", {})}
         body = {
             "prompt": "a red car",
@@ -68,9 +66,32 @@ class Forge:
             "override_settings_restore_afterwards": True,
             **values,
         }
-        if vsf is not None:
-            body["alwayson_scripts"] = {"VSF": {"args": vsf if isinstance(vsf, list) else [vsf]}}
+        given = {"VSF": vsf, "VSF trials": trial}
+        body["alwayson_scripts"] = {
+            title: {"args": args if isinstance(args, list) else [args]}
+            for title, args in given.items()
+            if args is not None
+        }
         answer = self.request(f"/sdapi/v1/{kind}", body)
         info = json.loads(answer["info"])
         pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(x)))) for x in answer["images"]]
         return Answer(pictures, info["infotexts"])
+
+
+def picture_of(pixels: np.ndarray) -> str:
+    """A picture as the API takes it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def same(one: Answer, other: Answer) -> bool:
+    """Whether all pixels are equal."""
+    return len(one.pictures) == len(other.pictures) and all(
+        np.array_equal(a, b) for a, b in zip(one.pictures, other.pictures, strict=True)
+    )
+
+
+def difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """Mean absolute difference of the pixels, of 255."""
+    return float(np.mean([np.abs(a.astype(float) - b) for a, b in zip(one, other, strict=True)]))

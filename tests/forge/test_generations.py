@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forge_client import Answer, Forge, ForgeError
+from forge_client import Answer, Forge, ForgeError, difference, picture_of, same
 
 KINDS = ("turbo", "medium", "dev", "schnell")
+STYLE = "Kamph_Default_Negative (NO)"
+"""Comes with the host, and has a negative prompt of several chunks."""
 ON = {"enabled": True, "negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0}
-
-
-def same(one: Answer, other: Answer) -> bool:
-    return len(one.pictures) == len(other.pictures) and all(
-        np.array_equal(a, b) for a, b in zip(one.pictures, other.pictures, strict=True)
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,6 +47,8 @@ def test_other_methods(forge: Forge, model: Any, kind: str, method: str) -> None
 def test_ways_to_generate(forge: Forge, model: Any, kind: str) -> None:
     title = model(kind)
     first = forge.txt2img(title, seed=2).pictures[0]
+    mask = np.zeros((256, 256, 3), np.uint8)
+    mask[64:192, 64:192] = 255
     hires = {
         "enable_hr": True,
         "hr_scale": 1.5,
@@ -61,17 +59,54 @@ def test_ways_to_generate(forge: Forge, model: Any, kind: str) -> None:
         "hr_cfg": 1,
     }
     for name, call in {
-        "img2img": lambda vsf: forge.img2img(title, first, vsf),
+        "img2img": lambda vsf: forge.img2img(title, first, vsf, steps=6, denoising_strength=0.5),
+        "inpaint": lambda vsf: forge.img2img(
+            title, first, vsf, steps=6, mask=picture_of(mask), inpainting_fill=1, mask_blur=0
+        ),
         "hires": lambda vsf: forge.txt2img(title, vsf, **hires),
         "cfg": lambda vsf: forge.txt2img(title, vsf, cfg_scale=3, negative_prompt="dark"),
         "batch": lambda vsf: forge.txt2img(title, vsf, batch_size=2, n_iter=2),
         "and": lambda vsf: forge.txt2img(title, vsf, prompt="a red car AND a blue sky :0.5"),
+        "negatives per picture": lambda vsf: forge.txt2img(
+            title,
+            None if vsf is None else {**vsf, "negative_prompt": ""},
+            batch_size=2,
+            trial={"negatives": ["wheels", "the windows of a very long house"]},
+        ),
+        "style": lambda vsf: forge.txt2img(
+            title, None if vsf is None else {**vsf, "negative_prompt": ""}, styles=[STYLE]
+        ),
         "two calls a step": lambda vsf: forge.txt2img(title, vsf, sampler_name="Heun"),
     }.items():
+        call(None)  # the host encodes a picture with the random numbers that the request before has left
         plain, on = call(None), call(ON)
         assert not same(on, plain), name
         assert all("VSF alpha: 2" in text for text in on.infotexts), name
         assert same(call(None), plain), name
+
+
+def test_each_picture_is_kept_from_its_own(forge: Forge, model: Any) -> None:
+    texts, common = ["wheels", "the windows of a very long house"], {"batch_size": 2}
+    strength = {"alpha": 2.0, "beta": 0.0}
+    both = forge.txt2img(model("turbo"), strength, trial={"negatives": texts}, **common)
+    for i, text in enumerate(texts):
+        one = forge.txt2img(model("turbo"), strength, negative_prompt=text, **common)
+        apart = difference(one.pictures[i : i + 1], both.pictures[i : i + 1])
+        across = difference(one.pictures[1 - i : 2 - i], both.pictures[1 - i : 2 - i])
+        assert apart < across / 100
+        assert f"Negative prompt: {text}" in both.infotexts[i]
+
+
+@pytest.mark.parametrize("kind", ["turbo", "dev"])
+def test_calls_of_one_batch_each(forge: Forge, model: Any, kind: str) -> None:
+    """Short memory, and texts whose lengths cannot be joined: the host then calls the model twice a step."""
+    common = {"cfg_scale": 3, "negative_prompt": "dark"}
+    whole, apart = (forge.txt2img(model(kind), ON, trial={"separate": s}, **common) for s in (False, True))
+    plain = forge.txt2img(model(kind), **common)
+    assert difference(whole.pictures, apart.pictures) < difference(whole.pictures, plain.pictures) / 100
+    common["prompt"] = "a red car, " * 90
+    long = forge.txt2img(model(kind), ON, **common)
+    assert difference(long.pictures, forge.txt2img(model(kind), **common).pictures) > 1
 
 
 def test_hires_passes_differ(forge: Forge, model: Any) -> None:
@@ -142,6 +177,36 @@ def test_skip_goes_on_without(forge: Forge, model: Any) -> None:
     assert "VSF" not in skipped.infotexts[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "block"),
+    [("turbo", "joint_blocks.2"), ("medium", "joint_blocks.0.x_block.attn2.qkv"), ("dev", "single_blocks.1")],
+)
+@pytest.mark.parametrize("error", ["RuntimeError", "OutOfMemoryError"])
+def test_an_error_in_the_middle_of_sampling(
+    forge: Forge, model: Any, kind: str, block: str, error: str
+) -> None:
+    plain, on = forge.txt2img(model(kind)), forge.txt2img(model(kind), ON)
+    with pytest.raises(ForgeError, match="forced by a test"):
+        forge.txt2img(model(kind), ON, trial={"raise": {"block": block, "call": 2, "error": error}})
+    assert same(forge.txt2img(model(kind)), plain)
+    assert same(forge.txt2img(model(kind), ON), on)
+
+
+def test_a_skipped_batch_does_not_spoil_the_next(forge: Forge, model: Any) -> None:
+    common = {"steps": 20, "n_iter": 2}
+    whole = forge.txt2img(model("turbo"), ON, **common)
+    answers: list[Answer] = []
+    job = threading.Thread(target=lambda: answers.append(forge.txt2img(model("turbo"), ON, **common)))
+    job.start()
+    while forge.request("/sdapi/v1/progress")["state"]["sampling_step"] < 2 and job.is_alive():
+        time.sleep(0.05)
+    forge.request("/sdapi/v1/skip", {})
+    job.join()
+    assert not np.array_equal(answers[0].pictures[0], whole.pictures[0])
+    assert np.array_equal(answers[0].pictures[-1], whole.pictures[-1])
+    assert answers[0].infotexts[-1] == whole.infotexts[-1]
+
+
 def test_an_interrupt_leaves_the_model_as_it_was(forge: Forge, model: Any) -> None:
     plain = forge.txt2img(model("turbo"))
     answers: list[Answer] = []
@@ -177,3 +242,37 @@ def test_presets_are_resolved_by_the_model(forge: Forge, model: Any) -> None:
     ):
         on = forge.txt2img(model(kind), {"negative_prompt": "wheels"})
         assert f"VSF alpha: {presets[name]['alpha']:g}" in on.infotexts[0]
+
+
+XYZ_STEPS, XYZ_CHECKPOINT = 4, 12
+"""Where these stand among the plot's axes for txt2img."""
+
+
+def plot(forge: Forge, title: str, axis: int, values: list[str], vsf: dict[str, Any], **more: Any) -> Answer:
+    listed = [axis, ",".join(values), values] if axis == XYZ_CHECKPOINT else [axis, ",".join(values), []]
+    rest = [False, True, False, False, False, False, False, 0, False]
+    return forge.txt2img(
+        title, vsf, script_name="x/y/z plot", script_args=[*listed, 0, "", [], 0, "", [], *rest], **more
+    )
+
+
+def test_a_plot_over_checkpoints(forge: Forge, model: Any) -> None:
+    made = plot(forge, model("turbo"), XYZ_CHECKPOINT, [model("turbo"), model("schnell")], ON)
+    for kind, picture in zip(("turbo", "schnell"), made.pictures[-2:], strict=True):
+        assert np.array_equal(picture, forge.txt2img(model(kind), ON).pictures[0])
+
+
+def test_a_plot_survives_what_cannot_be_guided(forge: Forge, model: Any) -> None:
+    narrow = {**ON, "start": 0.4, "end": 0.5}  # 3 steps have none in there, 10 have one
+    stopped = plot(forge, model("turbo"), XYZ_STEPS, ["10", "3"], narrow)
+    assert "VSF" in stopped.infotexts[-2]
+    assert stopped.infotexts[-1] is None, "the plot leaves the place of a picture that failed empty"
+    assert not stopped.pictures[-1].any()
+    made = plot(
+        forge, model("turbo"), XYZ_STEPS, ["10", "3", "10"], narrow, options={"vsf_strictness": "skip"}
+    )
+    first, second, third = made.pictures[-3:]
+    assert np.array_equal(first, third)
+    assert not np.array_equal(first, forge.txt2img(model("turbo"), steps=10).pictures[0])
+    assert np.array_equal(second, forge.txt2img(model("turbo")).pictures[0])
+    assert ["VSF" in text for text in made.infotexts[-3:]] == [True, False, True]

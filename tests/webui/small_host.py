@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vsf_lib.webui.callbacks import Callbacks, note_step
 from vsf_lib.webui.encoding import Encoder
+from vsf_lib.webui.options import Options
 
 
 class Unet:
@@ -64,7 +65,7 @@ class Host:
     """See `guide.Host`."""
 
     def __init__(self, *, strict: bool = True) -> None:
-        self.strict = strict
+        self.options = Options(strict=strict)
         self.stopped = False
 
     def t5_enabled(self) -> bool:

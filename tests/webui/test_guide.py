@@ -155,7 +155,7 @@ def test_an_error_ends_the_generation_and_the_next_is_as_ever(model, host, case)
     assert same(plain(model, host), before)
 
 
-@pytest.mark.parametrize("case", ["settings", "some empty", "no scale"])
+@pytest.mark.parametrize("case", ["settings", "some empty", "no scale", "no step"])
 def test_with_skip_it_goes_on_unguided_and_says_so(model, case):
     host = Host(strict=False)
     settings, values, _, says = BAD[case]
@@ -164,6 +164,37 @@ def test_with_skip_it_goes_on_unguided_and_says_so(model, case):
     assert same(pictures, plain(model, host))
     assert pictures[0][1] == {}
     assert says in "".join(p.comments)
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_skip_never_hides_that_half_of_a_picture_was_guided(model, call):
+    """What goes wrong at the first step leaves it unguided; a later one cannot go on as if VSF were off."""
+    host = Host(strict=False)
+    calls = []
+
+    def cut(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        calls.append(1)
+        return ((args[0][:, 1:], *args[1:]), kwargs) if len(calls) == call else None
+
+    p = job(model, host, {"negative_prompt": "wheels"}, n_iter=1)
+    block = model.original.model.diffusion_model.joint_blocks[1]
+    handle = block.register_forward_pre_hook(cut, with_kwargs=True)
+    try:
+        if call == 1:
+            assert same(process_images(p), plain(model, host, n_iter=1))
+            assert "text tokens where" in p.comments[0]
+        else:
+            with pytest.raises(GuidanceError, match="text tokens where"):
+                process_images(p)
+    finally:
+        handle.remove()
+    assert p.extra_generation_params == {}
+
+
+def test_skip_does_not_leave_the_second_pass_alone_unguided(model):
+    settings, values, kind, says = BAD["hires"]
+    with pytest.raises(kind, match=says):
+        process_images(job(model, Host(strict=False), settings, **values))
 
 
 def test_a_model_that_cannot_be_guided_is_named(host):

@@ -7,13 +7,13 @@ import pytest
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import PRESETS, preset_for
 from vsf_lib.settings import Settings, fields
-from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, Checkpoint, advice, preset_names, read
+from vsf_lib.webui.options import Options
+from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, Checkpoint, preset_names, read
 
 TURBO = Checkpoint("sd3.5_large_turbo.safetensors [1234]", "SD3.5")
 MEDIUM = Checkpoint("sd3.5_medium.safetensors", "SD3.5")
 DEV = Checkpoint("some_merge.safetensors", "Flux", guidance_embedding=True)
 SCHNELL = Checkpoint("another_merge.gguf", "Flux")
-SDXL = Checkpoint("sdxl.safetensors", None)
 
 # Positions are an interface: whoever sends a list today must be understood tomorrow.
 PUBLISHED = (
@@ -111,7 +111,17 @@ def test_offered_presets_are_those_of_image_models():
         assert read(panel(preset=name, negative_prompt="x"), TURBO) is not None
 
 
-def test_advice():
-    assert "neither" in advice(SDXL)
-    assert "CFG" in advice(MEDIUM)
-    assert advice(TURBO) == advice(DEV) == ""
+def test_the_settings_section_says_what_auto_takes_and_what_is_left_unsaid():
+    options = Options(strong_presets=True, hires_pass="first")
+    strong = preset_for("flux-schnell", strong=True)
+    asked = read([{"negative_prompt": "wheels"}], SCHNELL, options).settings
+    assert (asked.alpha, asked.hires_pass) == (strong.alpha, "first")
+    said = read([{"negative_prompt": "wheels", "hires_pass": "both"}], SCHNELL, options).settings
+    assert said.hires_pass == "both"
+    whole = read(panel(negative_prompt="wheels"), SCHNELL, options).settings
+    assert (whole.alpha, whole.hires_pass) == (strong.alpha, "both"), "the panel says everything"
+
+
+def test_a_preset_is_of_the_method_vsf():
+    for arguments in (panel(method="nag"), [{"method": "nasa"}]):
+        assert read(arguments, SCHNELL).settings.negative_scale == 0

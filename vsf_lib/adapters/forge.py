@@ -122,6 +122,11 @@ class SamplingPass:
         """Whether the model was called at all."""
         return bool(self._run)
 
+    @property
+    def acted(self) -> bool:
+        """Whether any call was guided."""
+        return bool(self._guided or self._skipped)
+
     def note(self, step: int, total: int) -> None:
         """The host's own count of the denoiser's calls: `step` comes next, of `total` at most."""
         self._step, self._total = step, total
@@ -132,12 +137,7 @@ class SamplingPass:
         sampling = self
 
         def call_model(apply_model: Function, args: dict[str, Any]) -> Any:
-            def run(changed: dict[str, Any]) -> Any:
-                if previous is not None:
-                    return previous(apply_model, changed)
-                return apply_model(changed["input"], changed["timestep"], **changed["c"])
-
-            return sampling._call(run, args)
+            return sampling._call(lambda changed: pass_on(apply_model, changed, previous), args)
 
         return call_model
 
@@ -280,6 +280,13 @@ class SamplingPass:
         )
         log_report(report, self.settings)
         return report
+
+
+def pass_on(apply_model: Function, args: Mapping[str, Any], previous: Function | None) -> Any:
+    """The model as the host calls it from its slot, where `previous` may have stood before."""
+    if previous is not None:
+        return previous(apply_model, args)
+    return apply_model(args["input"], args["timestep"], **args["c"])
 
 
 def check_model(network: ForgeNetwork, model: nn.Module) -> None:

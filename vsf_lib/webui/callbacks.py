@@ -28,7 +28,7 @@ class Callbacks:
         guide = Guide(p, self._host, self._caches)
 
         def begin() -> None:
-            request = read(arguments, checkpoint_of(p))
+            request = read(arguments, checkpoint_of(p), self._host.options)
             if request is not None:
                 guide.accept(request)
 

@@ -10,19 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsf_lib.webui.encoding import Encoder
-
-STRICTNESS = "vsf_strictness"
-STOP, SKIP = "stop", "skip"
+from vsf_lib.webui.options import Options, chosen
 
 
 class ForgeHost:
     """See `guide.Host`. Holds no state: options are read when they are asked for."""
 
     @property
-    def strict(self) -> bool:
-        from modules import shared
-
-        return getattr(shared.opts, STRICTNESS, STOP) != SKIP
+    def options(self) -> Options:
+        return chosen()
 
     def t5_enabled(self) -> bool:
         from modules import shared

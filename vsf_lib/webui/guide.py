@@ -12,12 +12,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass
+from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass, pass_on
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError, VSFError
 from vsf_lib.settings import fields
 from vsf_lib.webui.encoding import Encoder, Schedule, plain_text
+from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import Checkpoint, Request
 
 log = logging.getLogger("vsf")
@@ -30,8 +31,8 @@ class Host(Protocol):
     """The few things of the WebUI that a guide asks for, so that it can be told from its logic."""
 
     @property
-    def strict(self) -> bool:
-        """Whether what cannot be guided stops the generation; else it goes on unguided, with a notice."""
+    def options(self) -> Options:
+        """What is chosen in the WebUI's settings."""
 
     def t5_enabled(self) -> bool:
         """Whether SD3.5's text has its T5 part."""
@@ -72,6 +73,8 @@ class Guide:
         self._error: Exception | None = None
         self._negatives: tuple[str, ...] | None = None
         self._pass: SamplingPass | None = None
+        self._acted = False
+        """Whether an earlier pass of this batch was guided: then its pictures cannot go on as if off."""
         self._schedules: dict[bool, Schedule] = {}
         """By whether they are for the second pass of hires fix."""
         self.reports: list[Report] = []
@@ -112,7 +115,8 @@ class Guide:
     def fail(self, error: Exception) -> None:
         """Nothing of this generation is guided any more; unless told otherwise, nothing is drawn."""
         self._forget_keys()
-        if isinstance(error, VSFError) and not self._host.strict:
+        half = self._acted or (self._pass is not None and self._pass.acted)
+        if isinstance(error, VSFError) and not self._host.options.strict and not half:
             self._request = None
             self._say(f"VSF is off for this picture: {error}")
             return
@@ -126,6 +130,7 @@ class Guide:
     def prepare_batch(self) -> None:
         """Encodes the negatives of the batch that comes next, while the host has its text encoders loaded."""
         self._pass = None
+        self._acted = False
         self._schedules.clear()
         self._negatives = None
         if self._request is None:
@@ -155,9 +160,25 @@ class Guide:
             self._schedules[hires] = self._encode(self._hires_negatives(), hires=True)
         model = unet.model.diffusion_model
         self._pass = SamplingPass(_network(model), model, self._request.settings, self._schedules[hires])
-        wrapper = self._pass.wrapper(previous)
-        wrapper.vsf_pass = self._pass  # type: ignore[attr-defined]
-        self._patch(wrapper)
+        self._patch(self._wrapper(self._pass, previous))
+
+    def _wrapper(self, sampling: SamplingPass, previous: Callable[..., Any] | None) -> Callable[..., Any]:
+        """Some things show only when the model is called: what stops or skips a picture does so then, too."""
+        guided = sampling.wrapper(previous)
+
+        def call_model(apply_model: Callable[..., Any], args: dict[str, Any]) -> Any:
+            self._raise_error()
+            if self._pass is sampling:
+                try:
+                    return guided(apply_model, args)
+                except VSFError as error:
+                    self.fail(error)
+                    self._raise_error()
+                    self._pass = None
+            return pass_on(apply_model, args, previous)
+
+        call_model.vsf_pass = sampling  # type: ignore[attr-defined]
+        return call_model
 
     def refuse_pass(self) -> None:
         """Ends a sampling that is about to begin although an error is known."""
@@ -201,6 +222,7 @@ class Guide:
                 )
             return
         self.reports.append(done.finish(interrupted=interrupted))
+        self._acted = True
 
     def _guides(self, *, hires: bool) -> bool:
         if self._request is None:

@@ -12,17 +12,19 @@ import gradio as gr
 
 from vsf_lib.presets import PRESETS
 from vsf_lib.settings import SettingField, field, fields
+from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, STRENGTHS, preset_names
 
 _MORE = ("negative_scale", "blocks", "start", "end", "hires_pass", "method")
 
 
-def build(elem_id: Callable[[str], str]) -> dict[str, Any]:
-    """The widgets by argument, in the order of ARGUMENTS."""
+def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
+    """The widgets by argument, in the order of ARGUMENTS, and the line for advice."""
     from modules.ui_components import InputAccordion
 
     made: dict[str, Any] = {}
     with InputAccordion(False, label="VSF", elem_id=elem_id("enable")) as made["enabled"]:
+        advice = gr.HTML(elem_id=elem_id("advice"), elem_classes=["vsf-advice"], visible=False)
         made["negative_prompt"] = gr.Textbox(
             label=field("negative_prompt").label,
             lines=2,
@@ -45,8 +47,10 @@ def build(elem_id: Callable[[str], str]) -> dict[str, Any]:
                 for item in fields():
                     if item.name not in made:  # what only NAG and NASA read
                         made[item.name] = _widget(item, elem_id)
+    made["hires_pass"].value = chosen().hires_pass
+    made["hires_pass"].do_not_save_to_config = True  # its default is an option in the settings
     _connect(made)
-    return {name: made[name] for name in ARGUMENTS}
+    return {name: made[name] for name in ARGUMENTS}, advice
 
 
 def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:

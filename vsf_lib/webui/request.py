@@ -13,9 +13,10 @@ from typing import Any
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import PRESETS, Preset, preset_for
 from vsf_lib.settings import Settings, fields
+from vsf_lib.webui.options import DEFAULTS, Options
 
 AUTO, CUSTOM = "Auto", "Custom"
-ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *(field.name for field in fields()))
+ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *(item.name for item in fields()))
 """The panel's values in their order, which is that of positional API arguments."""
 
 STRENGTHS = ("alpha", "beta", "negative_scale")
@@ -79,13 +80,14 @@ def preset_names() -> tuple[str, ...]:
     return (AUTO, *offered, CUSTOM)
 
 
-def read(arguments: Sequence[Any], checkpoint: Checkpoint) -> Request | None:
+def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DEFAULTS) -> Request | None:
     """The request in a script's arguments, or None where VSF is off; raises SettingsError.
 
     Positional arguments in the order of ARGUMENTS, of which any number may be missing at the end, or one
     dictionary of any of them, behind which the host may have put its panel's defaults. In a dictionary, what
     is given wins over the preset; positionally (the panel always sends all), a preset wins over the
-    strengths, and "Custom" leaves them as they are.
+    strengths, and "Custom" leaves them as they are. A preset's
+    strengths are those of method "vsf"; the others have their own.
     """
     if arguments and isinstance(arguments[0], Mapping):
         given = dict(arguments[0])
@@ -96,14 +98,15 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint) -> Request | None:
                 )
         preset = given.pop("preset", AUTO)
         enabled = given.pop("enabled", True)
-        values = {**_strengths(preset, checkpoint), **given}
+        strengths = _strengths(preset, given.get("method"), checkpoint, options)
+        values = {"hires_pass": options.hires_pass, **strengths, **given}
     else:
         if len(arguments) > len(ARGUMENTS):
             raise SettingsError(f"VSF takes {len(ARGUMENTS)} arguments ({', '.join(ARGUMENTS)}), not more")
         given = dict(zip(ARGUMENTS, arguments, strict=False))
         enabled = given.pop("enabled", False)
         preset = given.pop("preset", AUTO)
-        values = {**given, **_strengths(preset, checkpoint)}
+        values = {**given, **_strengths(preset, given.get("method"), checkpoint, options)}
     if not isinstance(enabled, bool):
         raise SettingsError(f"enabled is {str(enabled)[:40]!r}, but must be true or false")
     if not enabled:
@@ -112,27 +115,17 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint) -> Request | None:
     return None if settings.method == "off" else Request(settings, str(preset))
 
 
-def _strengths(name: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+def _strengths(name: Any, method: Any, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
     if name == CUSTOM:
         return {}
     if name == AUTO:
-        preset = checkpoint.preset()
+        preset = checkpoint.preset(strong=options.strong_presets)
     else:
         found = [preset for preset in PRESETS if preset.name == name]
         if not found:
             raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
         preset = found[0]
+    if method not in (None, "vsf"):
+        return {}
     resolved = preset.settings()
     return {strength: getattr(resolved, strength) for strength in STRENGTHS}
-
-
-def advice(checkpoint: Checkpoint) -> str:
-    """What the panel says of the loaded model, as one line; empty where nothing needs saying."""
-    if checkpoint.network is None:
-        return "VSF guides SD3.5 and Flux. The loaded model is neither, so its pictures are made without VSF."
-    if checkpoint.network == "SD3.5" and not checkpoint.turbo:
-        return (
-            "This SD3.5 does not look distilled (no “turbo” in its name): with CFG above 1 the WebUI's own "
-            "negative prompt is the better tool."
-        )
-    return ""

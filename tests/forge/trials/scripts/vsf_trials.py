@@ -1,0 +1,154 @@
+"""What the tests of this folder do to a generation from inside a real Forge. Not a part of the product.
+
+One dictionary says what: `{"masked": {...}}` guides with a masked float64 attention that shares no code
+with vsf_lib, `{"raise": {...}}` breaks a block in the middle of sampling, `{"negatives": [...]}` gives each
+picture its own negative prompt, `{"separate": true}` leaves no memory for calls of several batches.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import gradio as gr
+import torch
+from modules import scripts
+
+_REFERENCE = Path(__file__).resolve().parents[3] / "attention" / "attention_reference.py"
+
+
+class VSFTrials(scripts.Script):
+    """Titled as such, so that no script of the product is meant."""
+
+    def title(self) -> str:
+        return "VSF trials"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        return [gr.JSON(visible=False)]
+
+    def process(self, p: Any, wanted: dict[str, Any] | None = None) -> None:
+        self.undo = ExitStack()
+        if wanted and "negatives" in wanted:
+            p.all_negative_prompts = list(wanted["negatives"])
+
+    def process_batch(self, p: Any, wanted: dict[str, Any] | None = None, **_: Any) -> None:
+        if wanted and "masked" in wanted:
+            self.negative = encode(p.sd_model, wanted["masked"]["negative_prompt"])
+
+    def process_before_every_sampling(self, p: Any, wanted: dict[str, Any] | None = None, **_: Any) -> None:
+        if not wanted:
+            return
+        unet = p.sd_model.forge_objects.unet.clone()
+        p.sd_model.forge_objects.unet = unet
+        if "masked" in wanted:
+            unet.set_model_unet_function_wrapper(masked_wrapper(unet, self.negative, **wanted["masked"]))
+        if "raise" in wanted:
+            break_block(unet.model.diffusion_model, **wanted["raise"])
+        if wanted.get("separate"):
+            self.undo.enter_context(patch.object(unet.model, "memory_required", lambda *_, **__: 10**15))
+
+    def postprocess(self, p: Any, processed: Any, wanted: dict[str, Any] | None = None) -> None:
+        self.undo.close()
+
+
+def break_block(model: Any, *, block: str, call: int, error: str) -> None:
+    """Raises `error` behind `block` when it runs for the time numbered `call`, then leaves no trace."""
+    kinds = {"RuntimeError": RuntimeError, "OutOfMemoryError": torch.OutOfMemoryError}
+    calls = []
+
+    def count(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == call:
+            handle.remove()
+            raise kinds[error]("forced by a test")
+
+    handle = model.get_submodule(block).register_forward_hook(count)
+
+
+@torch.inference_mode()
+def encode(model: Any, text: str) -> torch.Tensor:
+    """The tokens of `text` and nothing else through the encoders, float32 `[n, 4096]`."""
+    from backend import memory_management
+    from modules.shared import opts
+
+    memory_management.load_model_gpu(model.forge_objects.clip.patcher)
+
+    def clip(engine: Any) -> torch.Tensor:
+        words = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return engine.encode_with_transformers(torch.tensor([[engine.id_start, *words, engine.id_end]]))[0]
+
+    def t5(engine: Any) -> torch.Tensor:
+        words = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return engine.encode_with_transformers(torch.tensor([[*words, engine.id_end]]))[0]
+
+    t5_engine = model.text_processing_engine_t5
+    if not hasattr(model, "text_processing_engine_g"):
+        return t5(t5_engine).clone()
+    both = torch.cat([clip(model.text_processing_engine_l), clip(model.text_processing_engine_g)], dim=1)
+    parts = [torch.cat([both, both.new_zeros(len(both), 4096 - both.shape[1])], dim=1)]
+    if opts.sd3_enable_t5:
+        parts.append(t5(t5_engine).to(both))
+    return torch.cat(parts)
+
+
+def masked_wrapper(
+    unet: Any,
+    negative: torch.Tensor,
+    *,
+    negative_prompt: str,
+    alpha: float,
+    beta: float,
+    scale: float = 0,
+    blocks: str = "both",
+) -> Any:
+    """Every call at CFG 1 guided by the table of the method, read literally."""
+    spec = importlib.util.spec_from_file_location("attention_reference", _REFERENCE)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    model = unet.model.diffusion_model
+    module = sys.modules[type(model).__module__]
+    name = "attention_function" if hasattr(module, "attention_function") else "attention"
+    original = getattr(module, name)
+
+    def call(apply_model: Any, args: dict[str, Any]) -> Any:
+        conditioning = args["c"]
+        text = conditioning["c_crossattn"]
+        n_n, n_p, image = len(negative), text.shape[1], args["input"][0, 0].numel() // 4
+        joined = torch.cat([negative.to(text).expand(len(text), -1, -1), text], dim=1)
+        parts = {"negative": slice(0, n_n), "positive": slice(n_n, n_n + n_p)}
+        inside: list[str] = []
+
+        def attention(q: Any, k: Any, v: Any, heads: int, *rest: Any, **more: Any) -> Any:
+            length = q.shape[2] if more.get("skip_reshape") else q.shape[1]
+            if length == image:  # the second, image-only attention of SD3.5 medium
+                return original(q, k, v, heads, *rest, **more)
+            if not more.get("skip_reshape"):
+                q, k, v = (x.reshape(len(x), length, heads, -1).transpose(1, 2) for x in (q, k, v))
+            seen = blocks == "both" or not inside[-1].startswith("single")
+            out, _ = reference.reference(
+                q,
+                k,
+                v,
+                **parts,
+                image=slice(n_n + n_p, length),
+                alpha=alpha,
+                beta=beta if seen else float("inf"),
+            )
+            return out.to(q).transpose(1, 2).flatten(2)
+
+        with ExitStack() as undo:
+            undo.enter_context(patch.object(module, name, attention))
+            for path, block in model.named_modules():
+                if path.count(".") == 1 and path.split(".")[0].endswith("_blocks"):
+                    hook = block.register_forward_pre_hook(lambda *_, path=path: inside.append(path))
+                    undo.callback(hook.remove)
+            return apply_model(args["input"], args["timestep"], **{**conditioning, "c_crossattn": joined})
+
+    return call

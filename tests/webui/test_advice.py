@@ -1,0 +1,66 @@
+"""What the panel says of a checkpoint that is not loaded yet, from real files."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vsf_lib.presets import preset_for
+from vsf_lib.webui.advice import advice
+from vsf_lib.webui.checkpoint_file import peek
+from vsf_lib.webui.request import Checkpoint
+
+PREFIX = "model.diffusion_model."
+SD35 = [f"{PREFIX}joint_blocks.0.x_block.attn.qkv.weight", "text_encoders.clip_l.x"]
+FLUX = [f"{PREFIX}double_blocks.0.txt_mod.lin.weight", f"{PREFIX}single_blocks.0.modulation.lin.weight"]
+CHROMA = [f"{PREFIX}double_blocks.0.img_attn.qkv.weight", f"{PREFIX}distilled_guidance_layer.x"]
+
+
+def file(folder, name, keys):
+    path = folder / name
+    save_file({key: torch.zeros(1) for key in keys}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "network", "guidance"),
+    [
+        ("sd3.5_large_turbo.safetensors", SD35, "SD3.5", False),
+        ("schnell.safetensors", FLUX, "Flux", False),
+        ("dev.safetensors", [*FLUX, f"{PREFIX}guidance_in.in_layer.weight"], "Flux", True),
+        ("chroma.safetensors", CHROMA, None, False),
+        ("xl.safetensors", [f"{PREFIX}input_blocks.0.0.weight"], None, False),
+    ],
+)
+def test_a_file_is_told_by_its_header(tmp_path, name, keys, network, guidance):
+    assert peek(file(tmp_path, name, keys)) == Checkpoint(name, network, guidance)
+
+
+def test_a_gguf_begins_with_its_names_too(tmp_path):
+    path = tmp_path / "schnell.gguf"
+    path.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 40 + b"double_blocks.0.txt_mod.lin.weight" + b"\0" * 99)
+    assert peek(path) == Checkpoint("schnell.gguf", "Flux")
+
+
+def test_what_cannot_be_told_is_not_guessed(tmp_path):
+    assert peek(tmp_path / "gone.safetensors") is None
+    assert peek(file(tmp_path, "old.ckpt", SD35)) is None
+    assert advice(None) == ""
+
+
+def test_weights_are_not_names(tmp_path):
+    """Bytes behind the header say nothing."""
+    path = file(tmp_path, "xl.safetensors", ["input_blocks.0"])
+    path.write_bytes(path.read_bytes() + b"joint_blocks.0.")
+    assert peek(path) == Checkpoint("xl.safetensors", None)
+
+
+def test_the_line_says_what_auto_means_or_what_else_to_do():
+    assert "switch VSF off" in advice(Checkpoint("sdxl.safetensors", None))
+    assert "CFG above 1" in advice(Checkpoint("sd3.5_medium.safetensors", "SD3.5"))
+    schnell = Checkpoint("merge.gguf", "Flux")
+    for strong in (False, True):
+        preset = preset_for("flux-schnell", strong=strong)
+        assert f"“{preset.name}”: alpha {preset.alpha:g}, beta" in advice(schnell, strong=strong)
+    assert "Flux dev" in advice(Checkpoint("merge.gguf", "Flux", guidance_embedding=True))

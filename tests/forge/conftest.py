@@ -22,7 +22,7 @@ from forge_client import Forge, ForgeError
 ROOT = os.environ.get("VSF_FORGE_ROOT")
 REPOSITORY = Path(__file__).parents[2]
 ARGUMENTS = """
-    --api --nowebui --server-name 127.0.0.1 --always-cpu --skip-torch-cuda-test --skip-prepare-environment
+    --api --server-name 127.0.0.1 --always-cpu --skip-torch-cuda-test --skip-prepare-environment
     --skip-install --skip-version-check --skip-python-version-check --no-download-sd-model
     --do-not-download-clip
 """
@@ -38,8 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], AbstractContextManager[Forge]]]:
-    """`with start() as host` is a new process of the host with this repository among its extensions."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., AbstractContextManager[Forge]]]:
+    """`with start() as host` is a new process of the host with this repository among its extensions.
+
+    It has the API alone, with `page=True` the page too.
+    """
     root = Path(str(ROOT))
     with ExitStack() as undo:
         for name, folder in EXTENSIONS.items():
@@ -47,25 +50,26 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Abs
             if not link.exists():
                 link.symlink_to(folder, target_is_directory=True)
                 undo.callback(link.unlink)
-        yield lambda: _process(root, tmp_path_factory.mktemp("forge") / "log.txt")
+        yield lambda page=False: _process(root, tmp_path_factory.mktemp("forge") / "log.txt", page=page)
 
 
 @pytest.fixture(scope="session")
-def forge(start: Callable[[], AbstractContextManager[Forge]]) -> Iterator[Forge]:
+def forge(start: Callable[..., AbstractContextManager[Forge]]) -> Iterator[Forge]:
     """The host that most tests share."""
     with start() as host:
         yield host
 
 
 @contextmanager
-def _process(root: Path, log: Path) -> Iterator[Forge]:
+def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
     """A host at a port of its own, stopped afterwards. One that does not answer fails with its log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    arguments = ARGUMENTS if page else f"{ARGUMENTS} --nowebui"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [_python(root), "launch.py", "--port", str(port), *ARGUMENTS.split()],
+            [_python(root), "launch.py", "--port", str(port), *arguments.split()],
             cwd=root,
             stdout=output,
             stderr=subprocess.STDOUT,

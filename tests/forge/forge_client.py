@@ -15,6 +15,10 @@ import numpy as np
 from PIL import Image
 
 
+UNLESS_SAID = {"sd3_enable_t5": False, "vsf_strictness": "stop", "forge_additional_modules": []}
+"""Sent with every request: the host does not take back what one request sets, if it was never saved before."""
+
+
 @dataclass
 class Answer:
     """What a generation gave."""
@@ -31,12 +35,12 @@ class Forge:
     """Requests to a running host."""
 
     def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
     def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"})
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
             with self._open(request, timeout=1200) as answer:
                 return json.load(answer)
@@ -52,7 +56,7 @@ class Forge:
     def _generate(self, kind: str, model: str, vsf: Any, values: dict[str, Any]) -> Answer:
         """`trial` goes to the script of that name in `trials/`."""
         trial = values.pop("trial", None)
-        options = {"sd_model_checkpoint": model, **values.pop("options", {})}
+        options = {"sd_model_checkpoint": model, **UNLESS_SAID, **values.pop("options", {})}
         body = {
             "prompt": "a red car",
             "steps": 3,

@@ -31,7 +31,7 @@ GENERATIONS: list[tuple[str, dict[str, Any] | None, dict[str, Any]]] = [
 
 
 def test_pictures_do_not_depend_on_what_was_made_before(
-    start: Callable[[], AbstractContextManager[Forge]], forge: Forge, model: Any
+    start: Callable[..., AbstractContextManager[Forge]], forge: Forge, model: Any
 ) -> None:
     in_a_row = [forge.txt2img(model(kind), vsf, **values) for kind, vsf, values in GENERATIONS]
     for (kind, vsf, values), made in zip(GENERATIONS, in_a_row, strict=True):

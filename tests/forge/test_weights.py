@@ -14,14 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 ASKED = {"negative_prompt": "the wheels of a car", "alpha": 3.0, "beta": 0.2}
-LORA = "vsf_trial"
 PREFIX = "model.diffusion_model."
 ADAPTED = ("x_block.attn.qkv.weight", "img_attn.qkv.weight", "linear1.weight")
 
 
 @pytest.fixture(params=["turbo", "dev"])
-def lora(request: pytest.FixtureRequest, forge: Forge, model: Any) -> Iterator[str]:
-    """The title of a checkpoint for which the host now has a LoRA."""
+def lora(request: pytest.FixtureRequest, forge: Forge, model: Any) -> Iterator[tuple[str, str]]:
+    """The title of a checkpoint, and the name of a LoRA that the host now has for it."""
+    lora = f"vsf_trial_{request.param}"
     root = Path(os.environ["VSF_FORGE_ROOT"])
     title = model(request.param)
     weights: dict[str, torch.Tensor] = {}
@@ -33,25 +33,26 @@ def lora(request: pytest.FixtureRequest, forge: Forge, model: Any) -> Iterator[s
                 name = "lora_unet_" + key[len(PREFIX) : -len(".weight")].replace(".", "_")
                 weights[f"{name}.lora_down.weight"] = torch.randn(4, columns) / columns**0.5
                 weights[f"{name}.lora_up.weight"] = torch.randn(rows, 4) / 2
-    path = root / "models" / "Lora" / f"{LORA}.safetensors"
+    path = root / "models" / "Lora" / f"{lora}.safetensors"
     save_file(weights, path)
     forge.request("/sdapi/v1/refresh-loras", {})
-    yield title
+    yield title, lora
     path.unlink()
     forge.request("/sdapi/v1/refresh-loras", {})
 
 
-def test_with_a_lora(forge: Forge, lora: str) -> None:
-    prompt = {"prompt": f"a red car <lora:{LORA}:1>"}
-    without, plain = forge.txt2img(lora), forge.txt2img(lora, **prompt)
+def test_with_a_lora(forge: Forge, lora: tuple[str, str]) -> None:
+    title, name = lora
+    prompt = {"prompt": f"a red car <lora:{name}:1>"}
+    without, plain = forge.txt2img(title), forge.txt2img(title, **prompt)
     assert difference(without.pictures, plain.pictures) > 1
-    guided = forge.txt2img(lora, {**ASKED, "negative_scale": 0}, **prompt)
-    masked = forge.txt2img(lora, trial={"masked": ASKED}, **prompt)
+    guided = forge.txt2img(title, {**ASKED, "negative_scale": 0}, **prompt)
+    masked = forge.txt2img(title, trial={"masked": ASKED}, **prompt)
     effect = difference(guided.pictures, plain.pictures)
     assert effect > 1
     assert difference(guided.pictures, masked.pictures) < effect / 100
-    assert same(forge.txt2img(lora, **prompt), plain)
-    assert same(forge.txt2img(lora), without)
+    assert same(forge.txt2img(title, **prompt), plain)
+    assert same(forge.txt2img(title), without)
 
 
 @pytest.mark.parametrize("storage", ["fp8", "gguf"])

@@ -1,0 +1,203 @@
+"""The panel in a real browser: needs selenium and Chromium with its driver beside what this folder needs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from forge_client import Forge
+
+webdriver = pytest.importorskip("selenium.webdriver")
+
+PANEL = "script_{tab}_vsf_"
+WITHIN = 90
+SET = """
+const [selector, value] = arguments;
+const field = document.querySelector(selector);
+field.value = value;
+for (const kind of ['input', 'change', 'blur']) field.dispatchEvent(new Event(kind, {bubbles: true}));
+"""
+
+
+class Page:
+    """One tab of the host's page, by the ids of its elements."""
+
+    def __init__(self, driver: Any, tab: str = "txt2img") -> None:
+        self.driver, self.tab = driver, tab
+
+    def at(self, tab: str) -> Page:
+        return Page(self.driver, tab)
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def panel(self, name: str, inner: str = "") -> str:
+        return f"#{PANEL.format(tab=self.tab)}{name} {inner}"
+
+    def click(self, selector: str) -> None:
+        self.driver.execute_script("arguments[0].click()", self.find(selector))
+
+    def fill(self, selector: str, value: Any) -> None:
+        self.driver.execute_script(SET, selector, str(value))
+
+    def value(self, selector: str) -> str:
+        return str(self.find(selector).get_property("value"))
+
+    @property
+    def on(self) -> bool:
+        return bool(self.find(self.panel("enable-checkbox", "input")).is_selected())
+
+    def switch(self, *, on: bool) -> None:
+        if self.on != on:
+            self.click(self.panel("enable-checkbox", "input"))
+
+    def usable(self, box: str) -> bool:
+        return self.find(f"#{box} textarea").get_attribute("disabled") is None
+
+    def until(self, done: Callable[[], Any], why: str) -> Any:
+        """The page answers when it answers."""
+        end = time.monotonic() + WITHIN
+        while time.monotonic() < end:
+            found = done()
+            if found:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(why)
+
+    def generate(self) -> str:
+        """The text below the picture that is made."""
+        self.driver.execute_script(f"document.querySelector('#html_info_{self.tab}').innerHTML = ''")
+        self.click(f"#{self.tab}_generate")
+        shown = f"#html_info_{self.tab}"
+        return str(self.until(lambda: self.find(shown).get_attribute("textContent").strip(), "no picture"))
+
+    def paste(self, infotext: str) -> None:
+        self.fill(f"#{self.tab}_prompt textarea", infotext)
+        time.sleep(0.5)
+        self.click(f"#{self.tab}_tools #paste" if self.tab == "txt2img" else "#img2img_tools #paste")
+        first = infotext.split("\n")[0]
+        self.until(lambda: self.value(f"#{self.tab}_prompt textarea") == first, "the text was not pasted")
+
+
+@pytest.fixture(scope="module")
+def host(start: Callable[..., AbstractContextManager[Forge]]) -> Iterator[Forge]:
+    with start(page=True) as forge:
+        yield forge
+
+
+@pytest.fixture
+def page(host: Forge) -> Iterator[Page]:
+    browser, control = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not control:
+        pytest.skip("there is no chromium with its chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1500"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(service=webdriver.ChromeService(control), options=options)
+    try:
+        driver.get(f"{host.url}/?__theme=light")
+        made = Page(driver)
+        made.until(
+            lambda: driver.find_elements("css selector", made.panel("enable-checkbox", "input")), "no panel"
+        )
+        time.sleep(3)  # the host's own events of a page that was just loaded
+        yield made
+    finally:
+        driver.quit()
+
+
+@pytest.mark.parametrize(
+    ("tab", "cfg", "box"),
+    [
+        ("txt2img", "txt2img_cfg_scale", "txt2img_neg_prompt"),
+        ("txt2img", "txt2img_hr_cfg", "hires_neg_prompt"),
+        ("img2img", "img2img_cfg_scale", "img2img_neg_prompt"),
+    ],
+)
+def test_the_hosts_negative_box_is_usable_while_vsf_is_on(page: Page, tab: str, cfg: str, box: str) -> None:
+    page = page.at(tab)
+
+    def at(scale: float, *, usable: bool, why: str) -> None:
+        page.fill(f"#{cfg} input[type=number]", scale)
+        time.sleep(1.5)
+        page.until(lambda: page.usable(box) == usable, why)
+        time.sleep(1)
+        assert page.usable(box) == usable, why
+
+    at(3, usable=True, why="the host's rule")
+    at(1, usable=False, why="the host's rule")
+    page.switch(on=True)
+    page.until(lambda: page.usable(box), "VSF was switched on")
+    for scale in (3, 1, 2, 1):
+        at(scale, usable=True, why=f"VSF is on, CFG {scale}")
+    page.switch(on=False)
+    page.until(lambda: not page.usable(box), "VSF was switched off")
+    at(3, usable=True, why="the host's rule again")
+
+
+def test_a_line_says_what_auto_means(page: Page) -> None:
+    page.switch(on=True)
+    advice = page.panel("advice")
+    page.until(lambda: "Auto" in page.find(advice).text or "CFG" in page.find(advice).text, "no advice")
+
+
+def test_a_slider_makes_it_custom_and_a_preset_moves_them(page: Page) -> None:
+    page.switch(on=True)
+    page.fill(page.panel("alpha", "input[type=number]"), 2.5)
+    page.until(lambda: page.value(page.panel("preset", "input")) == "Custom", "the preset stayed")
+
+
+def test_generate_paste_and_switch_off(page: Page) -> None:
+    for name, value in (("steps", 3), ("width", 256), ("height", 256), ("cfg_scale", 1)):
+        page.fill(f"#txt2img_{name} input[type=number]", value)
+    page.fill("#txt2img_prompt textarea", "a red car")
+    page.fill("#txt2img_seed input", 1)
+    without = page.generate()
+    assert "VSF" not in without
+    page.switch(on=True)
+    page.fill(page.panel("negative_prompt", "textarea"), "wheels, roof: open")
+    page.fill(page.panel("alpha", "input[type=number]"), 2.5)
+    page.fill(page.panel("end", "input[type=number]"), 0.75)
+    page.until(lambda: page.value(page.panel("preset", "input")) == "Custom", "the preset stayed")
+    text = page.generate()
+    assert 'VSF negative prompt: "wheels, roof: open", VSF alpha: 2.5, VSF beta: 0.2, VSF end: 0.75' in text
+
+    picture = "a red car\nSteps: 3, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 256x256, "
+    page.paste(picture.strip(", "))
+    page.until(lambda: not page.on, "a picture made without VSF switches it off")
+    page.fill(page.panel("negative_prompt", "textarea"), "")
+    page.fill(page.panel("alpha", "input[type=number]"), 1)
+    page.paste(
+        picture + 'VSF negative prompt: "wheels, roof: open", VSF alpha: 2.5, VSF beta: 0.2, VSF end: 0.75'
+    )
+    page.until(lambda: page.on, "VSF is switched on")
+    page.until(
+        lambda: page.value(page.panel("negative_prompt", "textarea")) == "wheels, roof: open", "no negative"
+    )
+    for name, value in (("alpha", "2.5"), ("beta", "0.2"), ("end", "0.75"), ("start", "0")):
+        page.until(lambda n=name, v=value: page.value(page.panel(n, "input[type=number]")) == v, name)
+    assert page.generate().split("Time")[0] == text.split("Time")[0]
+
+    page.click("#txt2img_send_to_img2img")
+    other = page.at("img2img")
+    page.until(lambda: other.on, "sent to img2img with VSF")
+    page.until(lambda: other.value(other.panel("alpha", "input[type=number]")) == "2.5", "alpha was not sent")
+    page.switch(on=False)
+    assert page.generate().split("Time")[0] == without.split("Time")[0]
+
+
+def test_what_cannot_be_done_is_said_in_the_page(page: Page) -> None:
+    for name, value in (("steps", 3), ("width", 256), ("height", 256)):
+        page.fill(f"#txt2img_{name} input[type=number]", value)
+    page.switch(on=True)
+    page.fill(page.panel("negative_prompt", "textarea"), "wheels")
+    page.fill(page.panel("start", "input[type=number]"), 0.8)
+    page.fill(page.panel("end", "input[type=number]"), 0.4)
+    page.click("#txt2img_generate")
+    said = "#html_log_txt2img"
+    page.until(lambda: "start must be below end" in page.find(said).text, "nothing was said")

@@ -15,7 +15,7 @@ if PROBLEM is None:
     from modules.infotext_utils import PasteField
 
     from vsf_lib.webui import advice, boxes, callbacks, options, panel, routes
-    from vsf_lib.webui.paste import readers
+    from vsf_lib.webui.paste import READERS
 
     class VSF(scripts.Script):
         """See vsf_lib.webui.callbacks."""
@@ -36,11 +36,10 @@ if PROBLEM is None:
         def ui(self, is_img2img: bool) -> list[Any]:
             widgets, line = panel.build(self.elem_id)
             self._boxes.switch(widgets["enabled"])
-            advice.keep_current(line, widgets["enabled"])
-            self.infotext_fields = [
-                PasteField(widgets[name], reader, api=f"vsf_{name}") for name, reader in readers().items()
-            ]
-            self.paste_field_names = [f"vsf_{name}" for name in widgets]
+            advice.keep_current(line, widgets)
+            # Without `api=`: that names a field of the API's request, and an unknown one is an error there.
+            self.infotext_fields = [PasteField(widgets[name], reader) for name, reader in READERS.items()]
+            self.paste_field_names = list(READERS.values())  # "Send to" compares them with the targets
             return list(widgets.values())
 
         def process(self, p: Any, *arguments: Any) -> None:

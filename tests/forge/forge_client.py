@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-
 UNLESS_SAID = {"sd3_enable_t5": False, "vsf_strictness": "stop", "forge_additional_modules": []}
-"""Sent with every request: the host does not take back what one request sets, if it was never saved before."""
+"""Sent with every request: the host does not take back what one sets, if it was never saved before."""
 
 
 @dataclass

@@ -62,5 +62,7 @@ def test_the_line_says_what_auto_means_or_what_else_to_do():
     schnell = Checkpoint("merge.gguf", "Flux")
     for strong in (False, True):
         preset = preset_for("flux-schnell", strong=strong)
-        assert f"“{preset.name}”: alpha {preset.alpha:g}, beta" in advice(schnell, strong=strong)
+        assert f"{preset.name} here: alpha {preset.alpha:g}, beta" in advice(schnell, strong=strong)
+    assert "negative scale 8" in advice(schnell)
+    assert "negative scale" not in advice(Checkpoint("sd3.5_large_turbo.safetensors", "SD3.5"))
     assert "Flux dev" in advice(Checkpoint("merge.gguf", "Flux", guidance_embedding=True))

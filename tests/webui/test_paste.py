@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from vsf_lib.settings import Settings, fields
-from vsf_lib.webui.paste import readers
+from vsf_lib.webui.paste import READERS
 from vsf_lib.webui.request import ARGUMENTS, CUSTOM, Checkpoint, preset_names, read
 
 
 def pasted(pairs):
-    return {name: reader(pairs) for name, reader in readers().items()}
+    return {name: reader(pairs) for name, reader in READERS.items()}
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def check_model(network: ForgeNetwork, model: nn.Module) -> None:
         whose = "NegPiP" if "negpip" in where.lower() else f"another extension ({where})"
         raise ModelError(
             f"{whose} has replaced {name}.forward, and two guidances in one attention would spoil the "
-            "picture; switch it off, or VSF"
+            "picture; switch off VSF, or that, and then make one picture without VSF, which makes it let go"
         )
 
 

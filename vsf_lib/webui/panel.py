@@ -15,7 +15,7 @@ from vsf_lib.settings import SettingField, field, fields
 from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, STRENGTHS, preset_names
 
-_MORE = ("negative_scale", "blocks", "start", "end", "hires_pass", "method")
+_MORE = (("negative_scale", "blocks"), ("start", "end"), ("negative_tokens", "hires_pass"), ("method",))
 
 
 def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
@@ -32,14 +32,14 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
             elem_id=elem_id("negative_prompt"),
             elem_classes=["prompt"],
         )
+        made["preset"] = gr.Dropdown(
+            label="VSF preset", choices=list(preset_names()), value=AUTO, elem_id=elem_id("preset")
+        )
         with gr.Row():
-            made["preset"] = gr.Dropdown(
-                label="VSF preset", choices=list(preset_names()), value=AUTO, elem_id=elem_id("preset")
-            )
             for name in ("alpha", "beta"):
                 made[name] = _widget(field(name), elem_id)
         with gr.Accordion("More", open=False, elem_id=elem_id("more")):
-            for names in (_MORE[:2], _MORE[2:4], _MORE[4:]):
+            for names in _MORE:
                 with gr.Row():
                     for name in names:
                         made[name] = _widget(field(name), elem_id)

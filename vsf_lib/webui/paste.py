@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from vsf_lib.errors import SettingsError
@@ -16,11 +17,6 @@ from vsf_lib.webui.request import ARGUMENTS, CUSTOM
 log = logging.getLogger("vsf")
 
 Reader = Callable[[Mapping[str, Any]], Any]
-
-
-def readers() -> dict[str, Reader]:
-    """Per argument of the panel, what it is set to by the pairs of an infotext; None leaves it as it is."""
-    return {name: _reader(name) for name in ARGUMENTS}
 
 
 def _reader(name: str) -> Reader:
@@ -41,3 +37,10 @@ def _settings(pairs: Mapping[str, Any]) -> Settings | None:
     except SettingsError as error:
         log.warning("this picture's VSF values are not restored: %s", error)
         return None
+
+
+READERS: Mapping[str, Reader] = MappingProxyType({name: _reader(name) for name in ARGUMENTS})
+"""Per argument of the panel, what it is set to by the pairs of an infotext; None leaves it as it is.
+
+The same functions for both tabs: by them the host knows which widget of one is which of the other.
+"""

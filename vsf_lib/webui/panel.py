@@ -16,6 +16,8 @@ from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, STRENGTHS, preset_names
 
 _MORE = (("negative_scale", "blocks"), ("start", "end"), ("negative_tokens", "hires_pass"), ("method",))
+_BASELINES = ("nag", "nasa")
+"""Methods with fields of their own, shown while they are chosen."""
 
 
 def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
@@ -23,6 +25,7 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
     from modules.ui_components import InputAccordion
 
     made: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     with InputAccordion(False, label="VSF", elem_id=elem_id("enable")) as made["enabled"]:
         advice = gr.HTML(elem_id=elem_id("advice"), elem_classes=["vsf-advice"], visible=False)
         made["negative_prompt"] = gr.Textbox(
@@ -43,13 +46,14 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
                 with gr.Row():
                     for name in names:
                         made[name] = _widget(field(name), elem_id)
-            with gr.Row():
-                for item in fields():
-                    if item.name not in made:  # what only NAG and NASA read
-                        made[item.name] = _widget(item, elem_id)
+            for method in _BASELINES:
+                with gr.Row(visible=False) as rows[method]:
+                    for item in fields():
+                        if item.methods == {method}:
+                            made[item.name] = _widget(item, elem_id)
     made["hires_pass"].value = chosen().hires_pass
     made["hires_pass"].do_not_save_to_config = True  # its default is an option in the settings
-    _connect(made)
+    _connect(made, rows)
     return {name: made[name] for name in ARGUMENTS}, advice
 
 
@@ -64,13 +68,17 @@ def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:
     return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
 
 
-def _connect(made: dict[str, Any]) -> None:
+def _connect(made: dict[str, Any], rows: dict[str, Any]) -> None:
+    quiet: dict[str, Any] = {"show_progress": False, "queue": False}
+    made["method"].change(_visible, inputs=[made["method"]], outputs=list(rows.values()), **quiet)
     strengths = [made[name] for name in STRENGTHS]
     for slider in strengths:
-        slider.input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], show_progress=False, queue=False)
-    made["preset"].input(
-        values_of, inputs=[made["preset"]], outputs=strengths, show_progress=False, queue=False
-    )
+        slider.input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], **quiet)
+    made["preset"].input(values_of, inputs=[made["preset"]], outputs=strengths, **quiet)
+
+
+def _visible(chosen_method: str) -> list[Any]:
+    return [gr.update(visible=method == chosen_method) for method in _BASELINES]
 
 
 def values_of(name: str) -> list[Any]:

@@ -10,8 +10,6 @@ import io
 import math
 import os
 import re
-import secrets
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.files import reason, written_whole
 from vsf_lib.infotext import decode, encode, is_key, printable, read_pairs, write_pairs
 from vsf_lib.settings import Settings, fields
 
@@ -119,10 +118,11 @@ def write_png(path: str | os.PathLike[str], image: Image.Image, infotext: str) -
         if target.exists() and not target.is_file():
             # A device or a folder must not be replaced by a picture.
             raise OutputError(f"cannot write {target}: it is not an ordinary file; choose another name")
-        _write_whole(target, content)
+        with written_whole(target) as part:
+            part.write_bytes(content)
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"cannot write {target}: {_reason(error)}; check that its folder exists, is writable and has room"
+            f"cannot write {target}: {reason(error)}; check that its folder exists, is writable and has room"
         ) from error
 
 
@@ -132,7 +132,7 @@ def read_png(path: str | os.PathLike[str]) -> str:
     try:
         content = source.read_bytes()
     except (OSError, ValueError) as error:
-        raise SettingsError(f"cannot read {source}: {_reason(error)}") from error
+        raise SettingsError(f"cannot read {source}: {reason(error)}") from error
     if not content.startswith(_SIGNATURE):
         kind = "is empty" if not content else "is not a PNG file"
         raise SettingsError(f"{source} {kind}: pass a picture that this program or a WebUI saved as PNG")
@@ -236,35 +236,3 @@ def _is_whole(content: bytes) -> bool:
             return True
         offset = end + 4
     return False
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    # In the same folder, so that the last move stays on one disk; not by tempfile, whose files are private.
-    part = target.with_name(f".vsf-{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-
-
-def _replace(part: Path, target: Path) -> None:
-    for pause in (0.05, 0.1, 0.2, 0.4, 0.8):
-        try:
-            part.replace(target)
-        except PermissionError:
-            # On Windows a viewer or a virus scanner may hold the old file for a moment.
-            if os.name != "nt":
-                raise
-            time.sleep(pause)
-        else:
-            return
-    part.replace(target)

@@ -1,0 +1,142 @@
+"""What a video may be, how its text brings it back, and the arithmetic of its frames."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vsf_lib.errors import PromptError, SettingsError
+from vsf_lib.settings import Settings
+from vsf_lib.video.job import SIZES, Lora, VideoJob
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60).filter(str.strip)
+
+
+def job(**values):
+    return VideoJob.create(**{"prompt": "a red car", **values})
+
+
+def test_defaults_are_a_video_that_wan_makes():
+    made = job()
+    assert (made.width, made.height, made.frames, made.effective_shift) == (832, 480, 81, 3.0)
+    assert made.made_frames == 81
+    assert made.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"width": 830}, "816 or 832, not 830|multiples of 16: 816 or 832"),
+        ({"height": 8}, "height is 8"),
+        ({"frames": 80}, "77 or 81, not 80"),
+        ({"frames": 0}, "frames is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": "many"}, "steps is 'many'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"flow_shift": float("nan")}, "flow_shift is nan"),
+        ({"drop_frames": 5}, "groups of 4"),
+        ({"format": "avi"}, "format is 'avi'"),
+        ({"settings": {"alpha": -1}}, "alpha is -1"),
+        ({"colour": "red"}, "no 'colour'"),
+        ({"loras": [{"file": "a|b"}]}, "cannot be a LoRA's file"),
+        ({"loras": [{"file": "a", "weight": 99}]}, "weight is 99"),
+        ({"prompt": "half \ud800"}, "half of a character"),
+    ],
+)
+def test_bad_values_get_one_line(values, says):
+    with pytest.raises(SettingsError, match=says) as caught:
+        job(**values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_prompt_is_told(prompt):
+    with pytest.raises(PromptError, match="prompt is empty"):
+        VideoJob.create(prompt=prompt)
+    with pytest.raises(PromptError):
+        VideoJob.create()
+
+
+@pytest.mark.parametrize("size", SIZES.values())
+def test_the_flow_shift_goes_by_the_size(size):
+    width, height = size
+    made = job(width=width, height=height)
+    assert made.effective_shift == (5.0 if 720 in size else 3.0)
+    assert made.changed(flow_shift=4).effective_shift == 4
+
+
+def test_causvids_first_frames_are_extra_and_dropped():
+    causvid = Lora(file="Wan21_CausVid_bidirect2_T2V_1_3B_lora_rank32.safetensors", weight=0.5)
+    made = job(loras=[causvid], frames=17)
+    assert made.effective_drop >= 5, "the authors' videos need five to settle"
+    assert made.made_frames - made.effective_drop == made.frames
+    assert made.made_frames % 4 == 1
+    assert any("dropped" in note for note in made.notes)
+    assert made.changed(drop_frames=0).made_frames == 17
+    assert job(loras=[Lora(file="lightx2v.safetensors")]).effective_drop == 0
+    assert any("repetition" in note for note in job(frames=85).notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "weight"),
+    [
+        ("a.safetensors", "a.safetensors", 1),
+        ("a.safetensors:0.5", "a.safetensors", 0.5),
+        (r"C:\models\ä b.safetensors:-1", r"C:\models\ä b.safetensors", -1),
+        (r"C:\models\a.safetensors", r"C:\models\a.safetensors", 1),
+    ],
+)
+def test_a_lora_is_a_file_and_a_weight(text, file, weight):
+    lora = Lora.parse(text)
+    assert (lora.file, lora.weight) == (file, weight)
+    assert Lora.parse(str(lora)) == lora
+
+
+@pytest.mark.parametrize("text", ["", "a:1.2.3", "a:9"])
+def test_a_bad_lora_is_told(text):
+    with pytest.raises(SettingsError):
+        Lora.parse(text)
+
+
+@given(
+    prompt=TEXT,
+    negative=st.one_of(st.just(""), TEXT),
+    file=TEXT.filter(lambda text: "|" not in text and all(ord(sign) >= 32 for sign in text)),
+    weight=st.floats(-4, 4).map(lambda x: round(x, 3)),
+    frames=st.integers(0, 60).map(lambda k: 4 * k + 1),
+    seed=st.integers(0, 2**32 - 1),
+    method=st.sampled_from(["vsf", "nag", "off"]),
+    guidance=st.sampled_from([1.0, 5.0]),
+)
+def test_the_infotext_brings_everything_back(prompt, negative, file, weight, frames, seed, method, guidance):
+    made = job(
+        prompt=prompt,
+        settings=Settings(method=method, negative_prompt=negative, alpha=1.5),
+        loras=[Lora(file=file, weight=weight), Lora(file="CausVid.safetensors", weight=0.5)],
+        frames=frames,
+        seed=seed,
+        guidance_scale=guidance,
+        vae=file,
+        format="mp4",
+    )
+    again = VideoJob.from_infotext(made.infotext(version="vsf 1"))
+    assert again.prompt == made.prompt
+    assert again.loras == made.loras
+    assert (again.frames, again.seed, again.width, again.height, again.fps) == (
+        frames, seed, made.width, made.height, made.fps,
+    )  # fmt: skip
+    assert (again.effective_drop, again.effective_shift) == (made.effective_drop, made.effective_shift)
+    assert again.vae == made.vae
+    acts = method != "off" and made.settings.negative_prompt
+    assert (again.settings.method != "off") == bool(acts)
+    if acts:
+        assert again.settings.canonical() == made.settings.canonical()
+    elif guidance > 1:
+        assert again.settings.negative_prompt == made.settings.negative_prompt
+    assert again.infotext() == made.infotext()
+
+
+def test_a_picture_is_no_video():
+    with pytest.raises(SettingsError, match="not the parameters of a video"):
+        VideoJob.from_infotext("a car\nSteps: 8, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 64x64")

@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Yields a name to write to; on leaving without an error that file becomes `target`.
+
+    An older `target` stays until then, and after an error. Raises OSError as writing does.
+    """
+    # In the same folder, so that the last move stays on one disk; not by tempfile, whose files are private.
+    part = target.with_name(f".vsf-{secrets.token_hex(8)}.part")
+    try:
+        part.open("xb").close()
+        yield part
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+        _replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says of it, in a few words."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _replace(part: Path, target: Path) -> None:
+    for pause in (0.05, 0.1, 0.2, 0.4, 0.8):
+        try:
+            part.replace(target)
+        except PermissionError:
+            # On Windows a viewer or a virus scanner may hold the old file for a moment.
+            if os.name != "nt":
+                raise
+            time.sleep(pause)
+        else:
+            return
+    part.replace(target)

@@ -1,0 +1,158 @@
+"""Frames into a file and back: formats, quality, and the parameters that the file carries.
+
+Owns how ffmpeg (the program that imageio-ffmpeg brings) is called and that a file appears whole or not at
+all, beside a `.txt` of the same name. Knows no model.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.files import reason, written_whole
+from vsf_lib.metadata import read_png, write_png
+
+TAGS = ("comment", "description")
+"""Where players and image browsers look for a text."""
+_SPECIAL = re.compile(r"([=;#\\\n])")
+_LOSSLESS_CRF, _WORST_CRF = 8, 35
+"""H.264's and VP9's scale at quality 10 and 1."""
+
+
+def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16, quality: int = 8) -> Path:
+    """Writes frames `[n, h, w, 3]` uint8 with their parameters; the format goes by the name's ending.
+
+    `.mp4` (H.264, yuv420p), `.webm` (VP9), `.gif`, or `.png`: then a folder of that stem with one picture per
+    frame. A `.txt` beside it holds the parameters, too. Returns what was made; raises OutputError.
+    """
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise OutputError(f"{frames.dtype} {frames.shape} are no frames: [n, h, w, 3] of uint8 are")
+    suffix = path.suffix.lower()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".png":
+            return _write_pictures(path.with_suffix(""), frames, infotext)
+        if suffix not in _OPTIONS:
+            raise OutputError(
+                f"{path} is no video: end the name in {', '.join(_OPTIONS)}, or .png for pictures"
+            )
+        with written_whole(path.with_suffix(".txt")) as text, written_whole(path) as part:
+            text.write_text(infotext + "\n", encoding="utf-8", newline="\n")
+            _encode(part, frames, infotext, fps, ["-f", suffix[1:], *_OPTIONS[suffix](quality)])
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}; check that its disk has room") from error
+    return path
+
+
+def read_infotext(path: Path) -> str:
+    """The parameters that a file carries, or its `.txt`; raises SettingsError where there are none."""
+    if not path.is_file():
+        raise SettingsError(f"there is no file {path}")
+    if path.suffix.lower() == ".png":
+        return read_png(path)
+    text = _tags(path)
+    beside = path.with_suffix(".txt")
+    if not text and beside.is_file():
+        text = beside.read_text(encoding="utf-8").removesuffix("\n")
+    if not text:
+        raise SettingsError(
+            f"{path} carries no parameters: this program did not make it, or they were removed"
+        )
+    return text
+
+
+def read_frames(path: Path) -> np.ndarray:
+    """The decoded frames `[n, h, w, 3]` uint8; raises SettingsError for what is no video."""
+    described = _ffmpeg("-i", str(path), "-map", "0:v:0", "-f", "null", "-", refuse=SettingsError)
+    size = re.search(r"Video:.*?\b(\d{2,5})x(\d{2,5})\b", described[1])
+    if size is None:
+        raise SettingsError(f"{path} holds no video")
+    raw, _ = _ffmpeg("-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-", refuse=SettingsError)
+    return np.frombuffer(raw, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3)
+
+
+def _write_pictures(folder: Path, frames: np.ndarray, infotext: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames):
+        write_png(folder / f"{number:05d}.png", Image.fromarray(frame), infotext)
+    with written_whole(folder.with_suffix(".txt")) as text:
+        text.write_text(infotext + "\n", encoding="utf-8", newline="\n")
+    return folder
+
+
+def _crf(quality: int) -> str:
+    return str(round(_WORST_CRF + (_LOSSLESS_CRF - _WORST_CRF) * (quality - 1) / 9))
+
+
+def _mp4(quality: int) -> list[str]:
+    # One thread: x264 divides a picture among several, and how many there are changes the result.
+    return ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", _crf(quality), "-threads", "1",
+            "-movflags", "+faststart+use_metadata_tags"]  # fmt: skip
+
+
+def _webm(quality: int) -> list[str]:
+    return ["-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", _crf(quality), "-b:v", "0", "-threads", "1"]
+
+
+def _gif(quality: int) -> list[str]:
+    return ["-filter_complex", "[1:v]split[a][b];[a]palettegen[p];[b][p]paletteuse"]
+
+
+_OPTIONS = {".mp4": _mp4, ".webm": _webm, ".gif": _gif}
+
+
+def _encode(part: Path, frames: np.ndarray, infotext: str, fps: int, options: Sequence[str]) -> None:
+    _, height, width, _ = frames.shape
+    with tempfile.TemporaryDirectory(prefix="vsf-") as folder:
+        # Not on the command line: it is short on some systems, and other users may read it.
+        tags = Path(folder) / "tags.txt"
+        escaped = _SPECIAL.sub(r"\\\1", infotext)
+        lines = [";FFMETADATA1", *(f"{tag}={escaped}" for tag in TAGS)]
+        tags.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        _ffmpeg(
+            "-y", "-f", "ffmetadata", "-i", str(tags),
+            "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-",
+            "-map_metadata", "0", *([] if "-filter_complex" in options else ["-map", "1:v"]), *options,
+            str(part),
+            given=np.ascontiguousarray(frames).data,
+        )  # fmt: skip
+
+
+def _tags(path: Path) -> str:
+    made, _ = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-", refuse=SettingsError)
+    text = made.decode("utf-8", "replace")
+    found = re.findall(r"^(\w+)=((?:[^\\\n]|\\.)*)$", text, re.MULTILINE | re.DOTALL)
+    named = {name.lower(): re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for name, value in found}
+    return next((named[tag] for tag in TAGS if named.get(tag)), "")
+
+
+def _ffmpeg(
+    *arguments: str, given: memoryview | None = None, refuse: type[Exception] = OutputError
+) -> tuple[bytes, str]:
+    """What the program wrote to its output, and what it said; raises `refuse` with its last line."""
+    try:
+        import imageio_ffmpeg
+
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise OutputError("there is no ffmpeg to write videos with: pip install imageio-ffmpeg") from error
+    done = subprocess.run(
+        [program, "-hide_banner", "-nostdin" if given is None else "-hide_banner", *arguments],
+        input=given,
+        stdin=subprocess.DEVNULL if given is None else None,
+        capture_output=True,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0,
+    )
+    said = done.stderr.decode("utf-8", "replace")
+    if done.returncode:
+        last = next((line for line in reversed(said.splitlines()) if line.strip()), "no reason given")
+        raise refuse(f"ffmpeg failed ({done.returncode}): {last.strip()[:300]}")
+    return done.stdout, said

@@ -1,0 +1,283 @@
+"""A video that is to be made: the one source of its fields for tab, command line, queue, worker and infotext.
+
+Owns bounds, defaults and the arithmetic of frames; how guidance acts is in `Settings`. Imports no torch, no
+host and no file but what `from_infotext` is handed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vsf_lib.errors import PromptError, SettingsError
+from vsf_lib.metadata import Parameters, format_parameters, parse_parameters
+from vsf_lib.settings import Settings
+
+Format = Literal["mp4", "webm", "gif", "png"]
+Offload = Literal["auto", "none", "model", "group"]
+
+SIZES: Mapping[str, tuple[int, int]] = {
+    "480p landscape": (832, 480),
+    "480p portrait": (480, 832),
+    "720p landscape": (1280, 720),
+}
+MULTIPLE = 16
+"""Width and height: the VAE makes 8 pixels of one latent, the transformer one token of 2 x 2 latents."""
+STRIDE = 4
+"""Frames per latent frame behind the first, which stands for one frame: all lengths are 4 k + 1."""
+USUAL_FRAMES = 81
+MOST_FRAMES = 241
+UNIPC = "UniPC"
+_SETTLING = 8
+"""CausVid's first frames are over-contrasty, five in its authors' videos: so many extra ones are made and
+dropped (a multiple of STRIDE)."""
+
+_KEYS = {
+    "frames": "VSF frames",
+    "fps": "VSF fps",
+    "flow_shift": "VSF flow shift",
+    "dropped": "VSF dropped frames",
+    "loras": "VSF loras",
+    "vae": "VSF VAE",
+    "text_encoder": "VSF text encoder",
+}
+_BETWEEN = " | "
+"""Between LoRAs in the infotext: a sign that file names do not have."""
+
+
+class Lora(BaseModel):
+    """A LoRA file and how strongly it acts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    file: str
+    weight: Annotated[float, Field(ge=-4, le=4)] = 1.0
+
+    @field_validator("file")
+    @classmethod
+    def _file(cls, name: str) -> str:
+        if not name.strip() or "|" in name or any(ord(sign) < 32 for sign in name):
+            raise ValueError(f"{name!r} cannot be a LoRA's file: it is empty or has | or control signs in it")
+        return name.strip()
+
+    @classmethod
+    def parse(cls, text: str) -> Lora:
+        """`FILE` or `FILE:WEIGHT`; a Windows drive's colon is none."""
+        match = re.fullmatch(r"(?P<file>.+?)(?::(?P<weight>[-+.\d]+))?", text.strip())
+        if match is None:
+            raise SettingsError("a LoRA is empty: give FILE or FILE:WEIGHT")
+        try:
+            weight = float(match["weight"] or 1)
+        except ValueError:
+            raise SettingsError(f"the LoRA's weight in {text!r} is no number: give FILE:WEIGHT") from None
+        return _checked(cls, {"file": match["file"], "weight": weight})
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.weight:g}"
+
+
+class VideoJob(BaseModel):
+    """What to make. A bad value raises SettingsError or PromptError with one line, through `create`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    prompt: str
+    settings: Settings = Settings()
+    model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    """A diffusers folder, a hub id, or one transformer file (then with `vae` and `text_encoder`)."""
+    vae: str = ""
+    text_encoder: str = ""
+    loras: tuple[Lora, ...] = ()
+    width: Annotated[int, Field(ge=64, le=4096)] = 832
+    height: Annotated[int, Field(ge=64, le=4096)] = 480
+    frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)] = USUAL_FRAMES
+    """In the file: 4 k + 1."""
+    fps: Annotated[int, Field(ge=1, le=120)] = 16
+    steps: Annotated[int, Field(ge=1, le=100)] = 8
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    guidance_scale: Annotated[float, Field(ge=1, le=30)] = 1.0
+    """Classifier-free guidance, off at 1: distilled models run without it."""
+    flow_shift: Annotated[float, Field(gt=0, le=20)] | None = None
+    """None: by the size, as the model's authors give it."""
+    drop_frames: Annotated[int, Field(ge=0, le=40)] | None = None
+    """Extra frames made at the start and dropped; None: by the LoRAs."""
+    format: Format = "mp4"
+    quality: Annotated[int, Field(ge=1, le=10)] = 8
+    """Of the file: 10 is the largest."""
+    offload: Offload = "auto"
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("the prompt is empty: say what the video shows")
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise ValueError("the prompt holds half of a character: retype it")
+        return text.strip()
+
+    @field_validator("width", "height")
+    @classmethod
+    def _multiple(cls, pixels: int) -> int:
+        if pixels % MULTIPLE:
+            low = pixels // MULTIPLE * MULTIPLE
+            raise ValueError(
+                f"width and height must be multiples of {MULTIPLE}: {low} or {low + MULTIPLE}, not {pixels}"
+            )
+        return pixels
+
+    @field_validator("frames")
+    @classmethod
+    def _length(cls, frames: int) -> int:
+        if frames % STRIDE != 1:
+            low = (frames - 1) // STRIDE * STRIDE + 1
+            raise ValueError(
+                f"the number of frames must be {STRIDE} k + 1: {low} or {low + STRIDE}, not {frames}"
+            )
+        return frames
+
+    @field_validator("drop_frames")
+    @classmethod
+    def _dropped(cls, count: int | None) -> int | None:
+        if count is not None and count % STRIDE:
+            raise ValueError(f"frames are dropped in groups of {STRIDE}, and {count} is no multiple of it")
+        return count
+
+    @classmethod
+    def create(cls, **values: Any) -> VideoJob:
+        """A job from values of unchecked types and names; raises SettingsError or PromptError."""
+        if not str(values.get("prompt", "")).strip():
+            raise PromptError("the prompt is empty: say what the video shows")
+        return _checked(cls, values)
+
+    def changed(self, **values: Any) -> VideoJob:
+        """A validated copy with other values."""
+        return self.create(**{**self.model_dump(), **values})
+
+    @property
+    def effective_shift(self) -> float:
+        """The flow shift: Wan's authors give 3 for 480p and 5 for 720p."""
+        if self.flow_shift is not None:
+            return self.flow_shift
+        return 5.0 if self.width * self.height > 832 * 480 else 3.0
+
+    @property
+    def effective_drop(self) -> int:
+        """How many frames are made in front of the first and dropped."""
+        if self.drop_frames is not None:
+            return self.drop_frames
+        return _SETTLING if any("causvid" in lora.file.lower() for lora in self.loras) else 0
+
+    @property
+    def made_frames(self) -> int:
+        """How many frames the model makes: 4 k + 1 again."""
+        return self.frames + self.effective_drop
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told before it starts."""
+        told = []
+        if self.frames > USUAL_FRAMES:
+            told.append(
+                f"{self.frames} frames are more than the {USUAL_FRAMES} that Wan was trained on: expect "
+                "repetition, and more memory"
+            )
+        if self.effective_drop:
+            told.append(f"{self.effective_drop} frames at the start are made and dropped (CausVid settles)")
+        return tuple(told)
+
+    def infotext(self, *, version: str = "", guided: bool = True) -> str:
+        """The parameters as the WebUIs write them; `guided` False leaves out what did not act."""
+        extra = {
+            _KEYS["frames"]: str(self.frames),
+            _KEYS["fps"]: str(self.fps),
+            _KEYS["flow_shift"]: f"{self.effective_shift:g}",
+        }
+        if self.effective_drop:
+            extra[_KEYS["dropped"]] = str(self.effective_drop)
+        if self.loras:
+            extra[_KEYS["loras"]] = _BETWEEN.join(map(str, self.loras))
+        for name in ("vae", "text_encoder"):
+            if getattr(self, name):
+                extra[_KEYS[name]] = getattr(self, name)
+        acts = guided and self.settings.method != "off" and bool(self.settings.negative_prompt)
+        host = "" if acts or self.guidance_scale == 1 else self.settings.negative_prompt
+        return format_parameters(
+            Parameters(
+                prompt=self.prompt,
+                negative_prompt=host,
+                steps=self.steps,
+                sampler=UNIPC,
+                cfg_scale=self.guidance_scale,
+                seed=self.seed,
+                width=self.width,
+                height=self.height,
+                model=self.model,
+                version=version,
+                settings=self.settings if acts else None,
+                extra=extra,
+            )
+        )
+
+    @classmethod
+    def from_infotext(cls, infotext: str) -> VideoJob:
+        """The job that a video was made from; SettingsError where it cannot be repeated."""
+        read = parse_parameters(infotext)
+        if _KEYS["frames"] not in read.extra:
+            raise SettingsError("these are not the parameters of a video that this program made")
+        settings = read.settings or Settings(method="off", negative_prompt=read.negative_prompt)
+        values: dict[str, Any] = {
+            "prompt": read.prompt,
+            "settings": settings.model_dump(),
+            "model": read.model,
+            "width": read.width,
+            "height": read.height,
+            "steps": read.steps,
+            "seed": read.seed,
+            "guidance_scale": read.cfg_scale,
+            "frames": _whole(read.extra, "frames"),
+            "fps": _whole(read.extra, "fps"),
+            "flow_shift": _number(read.extra, "flow_shift"),
+            "drop_frames": _whole(read.extra, "dropped", 0),
+            "vae": read.extra.get(_KEYS["vae"], ""),
+            "text_encoder": read.extra.get(_KEYS["text_encoder"], ""),
+        }
+        listed = read.extra.get(_KEYS["loras"], "")
+        values["loras"] = [Lora.parse(text).model_dump() for text in listed.split(_BETWEEN) if text]
+        return cls.create(**values)
+
+
+def _whole(extra: Mapping[str, str], name: str, default: int | None = None) -> int:
+    number = _number(extra, name, default)
+    if number != int(number):
+        raise SettingsError(f"{_KEYS[name]} is {number:g} in the infotext, but must be a whole number")
+    return int(number)
+
+
+def _number(extra: Mapping[str, str], name: str, default: float | None = None) -> float:
+    text = extra.get(_KEYS[name])
+    if text is None and default is not None:
+        return default
+    try:
+        return float(str(text))
+    except ValueError:
+        raise SettingsError(f"{_KEYS[name]} is {text!r} in the infotext, but must be a number") from None
+
+
+def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
+    """One line for the first thing wrong, in the words of `Settings` where it is one of its fields."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = ".".join(map(str, problem["loc"])) or "the job"
+        if problem["type"] == "value_error":
+            raise SettingsError(str(problem["ctx"]["error"])) from None
+        if problem["type"] == "extra_forbidden":
+            raise SettingsError(
+                f"a video has no {name!r}: the fields are {', '.join(kind.model_fields)}"
+            ) from None
+        shown = repr(problem["input"])[:60]
+        raise SettingsError(f"{name} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None

@@ -1,0 +1,256 @@
+"""The queue of jobs in one file on disk, which several pages and processes may use at once.
+
+Owns order and states, and that nothing is lost: every change is one transaction with SQLite's rollback
+journal, and a job that ran when its process died is the first again. Knows no worker and no page.
+
+    waiting -> running -> done | failed | cancelled; any of these can be made waiting again
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.video.job import VideoJob
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+_VERSION = 1
+_PATIENCE = 30.0
+"""Seconds for which one process waits for another one's transaction."""
+_SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    place INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    job TEXT NOT NULL,
+    message TEXT NOT NULL DEFAULT '',
+    path TEXT NOT NULL DEFAULT '',
+    infotext TEXT NOT NULL DEFAULT '',
+    added REAL NOT NULL,
+    ended REAL
+);
+CREATE TABLE flags (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job in the queue."""
+
+    id: int
+    state: str
+    job: VideoJob
+    message: str
+    """Why it failed, or where it stands."""
+    path: str
+    """The finished file."""
+    infotext: str
+    added: float
+    ended: float | None
+    """Seconds since the epoch."""
+
+
+class Queue:
+    """Opens its file for each call, so that it can be used from any thread."""
+
+    def __init__(self, file: Path) -> None:
+        """Makes the file if there is none; raises OutputError for one that is damaged or from later."""
+        self._file = file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {file.parent}: {error.strerror}") from error
+        with self._change() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _VERSION:
+                raise OutputError(f"{file} was made by a later version of VSF: update this one")
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def entries(self, *states: str) -> list[Entry]:
+        """All, or those in `states`: what waits or runs in its order, then what has ended, latest first."""
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT id, state, job, message, path, infotext, added, ended FROM jobs "
+                "ORDER BY ended IS NOT NULL, ended DESC, place"
+            ).fetchall()
+        made = (Entry(id, state, VideoJob.create(**json.loads(job)), *rest) for id, state, job, *rest in rows)
+        return [entry for entry in made if not states or entry.state in states]
+
+    def entry(self, id: int) -> Entry:
+        """The entry of that number; raises SettingsError if it was removed."""
+        for found in self.entries():
+            if found.id == id:
+                return found
+        raise SettingsError(f"job {id} is not in the queue any more: someone has removed it")
+
+    def add(self, job: VideoJob) -> int:
+        """Puts `job` at the end and returns its number."""
+        with self._change() as db:
+            return self._insert(db, job, self._last(db) + 1)
+
+    def edit(self, id: int, job: VideoJob) -> None:
+        """Another job in the place of one that waits."""
+        with self._change() as db:
+            self._must_be(db, id, WAITING)
+            db.execute("UPDATE jobs SET job = ? WHERE id = ?", (_text(job), id))
+
+    def duplicate(self, id: int) -> int:
+        """The same job once more, at the end."""
+        return self.add(self.entry(id).job)
+
+    def move(self, id: int, to: int) -> None:
+        """Makes a waiting job the one at `to` (0 is the head) among those that wait."""
+        with self._change() as db:
+            self._must_be(db, id, WAITING)
+            order = [row[0] for row in db.execute(f"SELECT id FROM jobs WHERE {_waits} ORDER BY place")]
+            order.remove(id)
+            order.insert(max(0, to), id)
+            self._number(db, order)
+
+    def remove(self, id: int) -> None:
+        """Forgets a job that does not run; its file stays."""
+        with self._change() as db:
+            self._must_be(db, id, WAITING, DONE, FAILED, CANCELLED)
+            db.execute("DELETE FROM jobs WHERE id = ?", (id,))
+
+    def again(self, id: int) -> None:
+        """A job that has ended waits once more, at the end."""
+        with self._change() as db:
+            self._must_be(db, id, DONE, FAILED, CANCELLED)
+            self._wait(db, id, self._last(db) + 1)
+
+    @property
+    def paused(self) -> bool:
+        """Whether no job is begun."""
+        with self._open() as db:
+            return db.execute("SELECT 1 FROM flags WHERE name = 'paused'").fetchone() is not None
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        with self._change() as db:
+            if paused:
+                db.execute("INSERT OR REPLACE INTO flags VALUES ('paused', '1')")
+            else:
+                db.execute("DELETE FROM flags WHERE name = 'paused'")
+
+    def take(self) -> Entry | None:
+        """The job at the head, which runs from now on; None while the queue is empty or paused."""
+        with self._change() as db:
+            if db.execute("SELECT 1 FROM flags WHERE name = 'paused'").fetchone():
+                return None
+            head = db.execute(f"SELECT id FROM jobs WHERE {_waits} ORDER BY place LIMIT 1").fetchone()
+            if head is None:
+                return None
+            db.execute("UPDATE jobs SET state = ?, message = '' WHERE id = ?", (RUNNING, head[0]))
+        return self.entry(head[0])
+
+    def done(self, id: int, path: str, infotext: str, message: str = "") -> None:
+        """The job has become the file `path`."""
+        self._end(id, DONE, message=message, path=path, infotext=infotext)
+
+    def failed(self, id: int, message: str) -> None:
+        """The job has ended without a file."""
+        self._end(id, FAILED, message=message)
+
+    def cancelled(self, id: int) -> None:
+        """The user has stopped the job."""
+        self._end(id, CANCELLED)
+
+    def recover(self) -> int:
+        """What ran when its process died waits at the head again; for the one process that runs jobs."""
+        with self._change() as db:
+            lost = [
+                row[0] for row in db.execute("SELECT id FROM jobs WHERE state = ? ORDER BY place", (RUNNING,))
+            ]
+            waiting = [row[0] for row in db.execute(f"SELECT id FROM jobs WHERE {_waits} ORDER BY place")]
+            for id in lost:
+                self._wait(db, id, 0)
+            self._number(db, lost + waiting)
+        return len(lost)
+
+    def _end(self, id: int, state: str, *, message: str = "", path: str = "", infotext: str = "") -> None:
+        with self._change() as db:
+            self._must_be(db, id, RUNNING)
+            db.execute(
+                "UPDATE jobs SET state = ?, message = ?, path = ?, infotext = ?, ended = ? WHERE id = ?",
+                (state, message, path, infotext, time.time(), id),
+            )
+
+    @staticmethod
+    def _insert(db: sqlite3.Connection, job: VideoJob, place: int) -> int:
+        row = db.execute(
+            "INSERT INTO jobs (place, state, job, added) VALUES (?, ?, ?, ?)",
+            (place, WAITING, _text(job), time.time()),
+        )
+        return int(row.lastrowid or 0)
+
+    @staticmethod
+    def _wait(db: sqlite3.Connection, id: int, place: int) -> None:
+        db.execute(
+            "UPDATE jobs SET state = ?, place = ?, message = '', path = '', infotext = '', ended = NULL "
+            "WHERE id = ?",
+            (WAITING, place, id),
+        )
+
+    @staticmethod
+    def _last(db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT COALESCE(MAX(place), 0) FROM jobs").fetchone()[0])
+
+    @staticmethod
+    def _number(db: sqlite3.Connection, order: list[int]) -> None:
+        first = int(db.execute("SELECT COALESCE(MIN(place), 0) FROM jobs").fetchone()[0]) - len(order)
+        db.executemany(
+            "UPDATE jobs SET place = ? WHERE id = ?", [(first + at, id) for at, id in enumerate(order)]
+        )
+
+    @staticmethod
+    def _must_be(db: sqlite3.Connection, id: int, *states: str) -> None:
+        row = db.execute("SELECT state FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise SettingsError(f"job {id} is not in the queue any more: someone has removed it")
+        if row[0] not in states:
+            raise SettingsError(f"job {id} is {row[0]}, but this needs one that is {' or '.join(states)}")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._file, timeout=_PATIENCE, isolation_level=None)) as db:
+                yield db
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"cannot use the queue {self._file}: {error}; check that its disk has room and is writable"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise OutputError(
+                f"the queue {self._file} is damaged ({error}): move that file away to begin a new one"
+            ) from error
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it happens, or nothing."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+
+_waits = f"state = '{WAITING}'"
+
+
+def _text(job: VideoJob) -> str:
+    values: dict[str, Any] = job.model_dump(mode="json")
+    return json.dumps(values, ensure_ascii=False)

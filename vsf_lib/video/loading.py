@@ -1,0 +1,118 @@
+"""A Wan pipeline with its LoRAs, from files that are here; and what is refused before anything is loaded.
+
+Owns the checks of folders and LoRA files. Runs in the worker process, the only one that imports diffusers
+for this.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vsf_lib.errors import ModelError
+from vsf_lib.video.job import Lora, VideoJob
+
+PIPELINE = "WanPipeline"
+
+
+def key(job: VideoJob) -> tuple[Any, ...]:
+    """What a loaded pipeline depends on: jobs with the same key can share it."""
+    return (job.model, job.vae, job.text_encoder, job.loras, job.offload)
+
+
+def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline on `device`, its LoRAs active; raises ModelError."""
+    source = check_model(job.model)
+    for lora in job.loras:
+        check_lora(lora)
+    from diffusers import WanPipeline
+
+    try:
+        pipe = WanPipeline.from_pretrained(
+            source, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot load {job.model}: {str(error).splitlines()[0][:300]}") from error
+    pipe.set_progress_bar_config(disable=True)
+    add_loras(pipe, job.loras)
+    return pipe.to(device)
+
+
+def check_model(model: str) -> str:
+    """The folder of a diffusers pipeline, or a hub id that is cached; raises ModelError with the remedy."""
+    path = Path(model).expanduser()
+    if not path.is_dir():
+        if path.suffix or path.is_absolute() or model.count("/") != 1:
+            raise ModelError(
+                f"there is no folder {model}: give the folder of a Wan model in diffusers' format"
+            )
+        return model
+    try:
+        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} is no model in diffusers' format: its model_index.json is missing or damaged"
+        ) from error
+    kind = index.get("_class_name")
+    if kind != PIPELINE:
+        raise ModelError(f"{path} is a {kind}, but videos are made with a {PIPELINE}")
+    return str(path)
+
+
+def check_lora(lora: Lora) -> Path:
+    """The file of a LoRA; raises ModelError unless it is a whole safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(lora.file).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise ModelError(f"{path.name} is no .safetensors file: other formats can run code, so none is read")
+    if not path.is_file():
+        raise ModelError(f"there is no LoRA {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            empty = not list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path.name} is damaged or cut off: fetch it again ({error})") from error
+    if empty:
+        raise ModelError(f"{path.name} is empty")
+    return path
+
+
+def add_loras(pipe: Any, loras: tuple[Lora, ...]) -> None:
+    """Loads and activates them; raises ModelError for keys that the model does not have."""
+    if not loras:
+        return
+    names = []
+    for number, lora in enumerate(loras):
+        path = check_lora(lora)
+        try:
+            state = pipe.lora_state_dict(str(path))
+        except (ValueError, KeyError, IndexError, RuntimeError, AttributeError) as error:
+            raise ModelError(f"{path.name} is no LoRA for Wan: {str(error).splitlines()[0][:200]}") from error
+        modules = {name for name, _ in pipe.transformer.named_modules()}
+        unknown = sorted(key for key in state if _module_of(key) not in modules)
+        if unknown:
+            raise ModelError(
+                f"{path.name} has {len(unknown)} keys that this model lacks, such as "
+                f"{', '.join(unknown[:3])}: it is for another model or size"
+            )
+        name = f"lora{number}"
+        try:
+            pipe.load_lora_weights(state, adapter_name=name)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"{path.name} does not fit this model: {str(error).splitlines()[0][:200]}"
+            ) from error
+        names.append(name)
+    pipe.set_adapters(names, [lora.weight for lora in loras])
+
+
+def _module_of(key: str) -> str:
+    """`transformer.blocks.0.attn1.to_q.lora_A.weight` -> `blocks.0.attn1.to_q`."""
+    path = key.removeprefix("transformer.").removeprefix("diffusion_model.")
+    for ending in (".lora_A", ".lora_B", ".alpha", ".diff", ".diff_b"):
+        path = path.split(ending)[0]
+    return path

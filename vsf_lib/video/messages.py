@@ -1,0 +1,93 @@
+"""What the worker process and its owner say to each other: one JSON object per line, each way.
+
+To the worker: `{"make": job, "path": file}` and `{"cancel": true}`; when the line ends, so does the worker.
+From it: one of the events below, by the name of its kind. Knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker is there."""
+
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job stands."""
+
+    stage: str
+    """"loading", "encoding", "sampling", "decoding" or "writing"."""
+    step: int = 0
+    steps: int = 0
+    """Of the sampling; 0 outside of it."""
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How the video looks by now."""
+
+    jpeg: str
+    """A picture of its middle frame, base64."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that the user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The file is there."""
+
+    path: str
+    infotext: str
+    seconds: float
+    report: dict[str, Any] | None
+    """What guidance did; None where there was none."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job is over without a file, and the worker takes the next."""
+
+    message: str
+    advice: str = ""
+    """What could be tried instead."""
+    defect: bool = False
+    """Whether the user could not have caused it: then the log holds a traceback."""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The user stopped the job."""
+
+
+Event = Ready | Progress | Preview | Note | Result | Failed | Cancelled
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind for kind in (Ready, Progress, Preview, Note, Result, Failed, Cancelled)
+}
+
+
+def write(event: Event) -> str:
+    """One line, ASCII, without its end."""
+    return json.dumps({type(event).__name__.lower(): asdict(event)})
+
+
+def read(line: str) -> Event | None:
+    """The event in a line, or None for one of a later version."""
+    try:
+        ((kind, values),) = json.loads(line).items()
+        event: Event = _KINDS[kind](**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return event

@@ -1,0 +1,103 @@
+"""Frames from a loaded pipeline: the scheduler, the guidance, and stopping in between.
+
+Owns what a video may say of itself: guidance is named only from the report of what it did.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsf_lib.adapters import guided
+from vsf_lib.adapters.generation import Report
+from vsf_lib.errors import GuidanceError
+from vsf_lib.video.job import VideoJob
+
+
+class Stopped(Exception):  # noqa: N818, it is no error
+    """The user stopped the job."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What looks on while frames are made."""
+
+    stopped: Callable[[], bool]
+    step: Callable[[int, int, float | None, Tensor], None]
+    """Called after each step with its number from 1, their count, the seconds left, and the latents."""
+    stage: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came out."""
+
+    frames: np.ndarray
+    """`[n, h, w, 3]` uint8, as many as were asked for."""
+    report: Report | None
+
+
+def make(pipe: Any, job: VideoJob, watch: Watch) -> Made:
+    """Runs the pipeline; raises Stopped, GuidanceError, or what the model raises."""
+    from diffusers import UniPCMultistepScheduler
+
+    pipe.scheduler = UniPCMultistepScheduler.from_config(
+        pipe.scheduler.config,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=job.effective_shift,
+    )
+    acts = job.settings.method != "off" and bool(job.settings.negative_prompt)
+    began: list[float] = []
+
+    def after(_: Any, index: int, __: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        now = time.monotonic()
+        began.append(now)
+        done = index + 1
+        each = (now - began[0]) / (len(began) - 1) if len(began) > 1 else None
+        watch.step(done, job.steps, None if each is None else each * (job.steps - done), tensors["latents"])
+        if done == job.steps:
+            watch.stage("decoding")
+        return tensors
+
+    with ExitStack() as around:
+        guidance = around.enter_context(guided(pipe, job.settings)) if acts else None
+        around.enter_context(_stoppable(pipe, watch.stopped))
+        watch.stage("encoding")
+        video = pipe(
+            prompt=job.prompt,
+            negative_prompt="" if acts else job.settings.negative_prompt,
+            width=job.width,
+            height=job.height,
+            num_frames=job.made_frames,
+            num_inference_steps=job.steps,
+            guidance_scale=job.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(job.seed),
+            output_type="np",
+            callback_on_step_end=after,
+        ).frames[0]
+    frames = (np.asarray(video) * 255).round().astype(np.uint8)[job.effective_drop :]
+    if len(frames) != job.frames:
+        raise GuidanceError(f"the model made {len(frames)} frames, but {job.frames} were asked for")
+    return Made(frames, guidance.report if guidance is not None else None)
+
+
+@contextmanager
+def _stoppable(pipe: Any, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Between any two blocks, as a step of a large video takes minutes."""
+
+    def check(*_: Any) -> None:
+        if stopped():
+            raise Stopped
+
+    with ExitStack() as undo:
+        for block in (*pipe.transformer.blocks, *pipe.text_encoder.encoder.block):
+            undo.callback(block.register_forward_pre_hook(check).remove)
+        yield

@@ -1,0 +1,202 @@
+"""The process in which videos are made: `python -m vsf_lib.video.worker [--overlay FOLDER]`.
+
+Owns the line to its owner (see `messages`): what libraries print goes to the other one. It ends when its
+input closes, in the middle of a job after a grace time, so that nothing is left when the WebUI dies.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from vsf_lib import __version__
+from vsf_lib.errors import VSFError
+from vsf_lib.video import messages
+from vsf_lib.video.job import VideoJob
+
+GRACE = 5.0
+"""Seconds to stop in after the input has closed."""
+
+
+class Orders:
+    """What comes in, read by a thread of its own, so that a cancel arrives during a job."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        self._jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._cancelled = threading.Event()
+        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
+
+    def next(self) -> dict[str, Any] | None:
+        """The next job, or None when there will be none."""
+        order = self._jobs.get()
+        self._cancelled.clear()
+        return order
+
+    def stopped(self) -> bool:
+        """Whether the job that runs is to stop."""
+        return self._cancelled.is_set()
+
+    def _read(self, lines: IO[str]) -> None:
+        for line in lines:
+            order = json.loads(line)
+            if "make" in order:
+                self._jobs.put(order)
+            elif "cancel" in order:
+                self._cancelled.set()
+        self._cancelled.set()
+        self._jobs.put(None)
+        time.sleep(GRACE)
+        os._exit(1)  # the job does not stop, and nobody waits for it
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Takes one job after the other until the input closes."""
+    parser = ArgumentParser()
+    parser.add_argument("--overlay", help="a folder of packages that come before all others")
+    args = parser.parse_args(argv)
+    if args.overlay:
+        sys.path.insert(0, args.overlay)
+    emit = _own_line()
+    orders = Orders(sys.stdin)
+    emit(messages.Ready(_versions()))
+    maker = Maker(emit, orders.stopped)
+    while (order := orders.next()) is not None:
+        emit(maker.run(VideoJob.create(**order["make"]), Path(order["path"])))
+    return 0
+
+
+def _own_line() -> Callable[[messages.Event], None]:
+    """The output as it is now, for us alone: from here on whatever prints does so to stderr."""
+    line = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii", newline="\n")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    lock = threading.Lock()
+
+    def emit(event: messages.Event) -> None:
+        with lock:
+            line.write(messages.write(event) + "\n")
+            line.flush()
+
+    return emit
+
+
+class Maker:
+    """Makes videos, and keeps the model for the next job that needs the same."""
+
+    def __init__(self, emit: Callable[[messages.Event], None], stopped: Callable[[], bool]) -> None:
+        self._emit = emit
+        self._stopped = stopped
+        self._key: Any = None
+        self._pipe: Any = None
+
+    def run(self, job: VideoJob, path: Path) -> messages.Event:
+        """The event that ends the job, whatever happens."""
+        from vsf_lib.video.sampling import Stopped
+
+        try:
+            return self._make(job, path)
+        except Stopped:
+            return messages.Cancelled()
+        except VSFError as error:
+            return messages.Failed(str(error))
+        except Exception as error:
+            traceback.print_exc()
+            if _out_of_memory(error):
+                self._forget()
+                return messages.Failed("out of memory", advice=_smaller(job))
+            return messages.Failed(f"{type(error).__name__}: {error}"[:500], defect=True)
+
+    def _make(self, job: VideoJob, path: Path) -> messages.Event:
+        from vsf_lib.video.files import write_video
+        from vsf_lib.video.loading import key, load
+        from vsf_lib.video.preview import picture
+        from vsf_lib.video.sampling import Stopped, Watch, make
+
+        began = time.monotonic()
+        if self._key != key(job):
+            self._forget()
+            self._stage("loading")
+            self._pipe = load(job, *_machine())
+            self._key = key(job)
+        if self._stopped():
+            raise Stopped
+        for note in job.notes:
+            self._emit(messages.Note(note))
+
+        def step(done: int, steps: int, left: float | None, latents: Any) -> None:
+            self._emit(messages.Progress("sampling", done, steps, left))
+            self._emit(messages.Preview(picture(latents)))
+
+        made = make(self._pipe, job, Watch(self._stopped, step, self._stage))
+        self._stage("writing")
+        infotext = job.infotext(version=f"vsf {__version__}", guided=made.report is not None)
+        written = write_video(path, made.frames, infotext, fps=job.fps, quality=job.quality)
+        report = None
+        if made.report is not None:
+            report = {
+                "method": made.report.method,
+                "layers": len(made.report.layers),
+                "steps": list(made.report.guided_steps),
+                "kernel": made.report.kernel,
+            }
+        return messages.Result(str(written), infotext, round(time.monotonic() - began, 3), report)
+
+    def _stage(self, stage: str) -> None:
+        self._emit(messages.Progress(stage))
+
+    def _forget(self) -> None:
+        self._pipe = self._key = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _machine() -> tuple[Any, Any]:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    return torch.device("cpu"), torch.float32
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+
+
+def _smaller(job: VideoJob) -> str:
+    """The next smaller setting."""
+    following = {"auto": "model", "none": "model", "model": "group"}.get(job.offload)
+    if following:
+        return f"choose offload “{following}”"
+    if job.frames > 17:
+        return f"make {max(17, (job.frames - 1) // 8 * 4 + 1)} frames"
+    return "choose a smaller size"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"vsf": __version__}
+    for name in ("torch", "diffusers", "transformers", "peft"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

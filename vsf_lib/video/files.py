@@ -7,6 +7,7 @@ all, beside a `.txt` of the same name. Knows no model.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -138,12 +139,7 @@ def _ffmpeg(
     *arguments: str, given: memoryview | None = None, refuse: type[Exception] = OutputError
 ) -> tuple[bytes, str]:
     """What the program wrote to its output, and what it said; raises `refuse` with its last line."""
-    try:
-        import imageio_ffmpeg
-
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError) as error:
-        raise OutputError("there is no ffmpeg to write videos with: pip install imageio-ffmpeg") from error
+    program = _program()
     done = subprocess.run(
         [program, "-hide_banner", "-nostdin" if given is None else "-hide_banner", *arguments],
         input=given,
@@ -156,3 +152,15 @@ def _ffmpeg(
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "no reason given")
         raise refuse(f"ffmpeg failed ({done.returncode}): {last.strip()[:300]}")
     return done.stdout, said
+
+
+def _program() -> str:
+    try:
+        import imageio_ffmpeg
+
+        program = shutil.which(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        program = None
+    if program is None:
+        raise OutputError("there is no ffmpeg to write videos with: pip install imageio-ffmpeg")
+    return program

@@ -14,7 +14,7 @@ PROBLEM = support.problem()
 if PROBLEM is None:
     from modules.infotext_utils import PasteField
 
-    from vsf_lib.webui import advice, boxes, callbacks, options, panel, routes
+    from vsf_lib.webui import boxes, callbacks, options, panel, routes, selection
     from vsf_lib.webui.paste import READERS
 
     class VSF(scripts.Script):
@@ -36,7 +36,7 @@ if PROBLEM is None:
         def ui(self, is_img2img: bool) -> list[Any]:
             widgets, line = panel.build(self.elem_id)
             self._boxes.switch(widgets["enabled"])
-            advice.keep_current(line, widgets)
+            selection.follow(line, widgets)
             # Without `api=`: that names a field of the API's request, and an unknown one is an error there.
             self.infotext_fields = [PasteField(widgets[name], reader) for name, reader in READERS.items()]
             self.paste_field_names = list(READERS.values())  # "Send to" compares them with the targets

@@ -248,6 +248,11 @@ def preset_for(model: str, *, strong: bool = False) -> Preset:
     return next((preset for preset in kind if preset.strong == strong), kind[0] if kind else UNKNOWN)
 
 
+def named(name: str) -> Preset | None:
+    """The preset of exactly that name."""
+    return next((preset for preset in PRESETS if preset.name == name), None)
+
+
 def baseline(name: str) -> Preset:
     """The preset of a method that VSF is compared with: nag, nag-strong or nasa."""
     if name not in BASELINES:

@@ -291,6 +291,38 @@ def test_values_that_are_not_finite_are_an_error(kind):
         sampling.finish()
 
 
+def test_a_step_whose_negative_is_empty_is_the_models_own_and_said_so(kind):
+    """A schedule such as [wheels::0.5] has nothing to keep out from some step on."""
+    model, empty = build(kind), torch.zeros(0, 16)
+    by_step = {0: [torch.randn(3, 16)], 1: [empty]}
+    sampling = SamplingPass(KINDS[kind][1], model, Settings(), by_step.__getitem__)
+    with torch.inference_mode():
+        for step in by_step:
+            args = call_of(1, [0])
+            plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+            sampling.note(step, 2)
+            assert torch.equal(sampling.wrapper()(apply_to(model), args), plain) == (step == 1)
+    assert sampling.finish().guided_steps == (0,)
+
+    nothing = begin(kind, model, [empty], total=1)
+    with torch.inference_mode():
+        nothing.wrapper()(apply_to(model), call_of(1, [0]))
+    assert not nothing.acted
+    with pytest.raises(GuidanceError, match="no step has a negative prompt"):
+        nothing.finish()
+
+
+def test_one_picture_may_have_nothing_to_keep_out_while_another_has(kind):
+    model, args = build(kind), call_of(2, [0])
+    negatives = [torch.randn(3, 16), torch.zeros(0, 16)]
+    with torch.inference_mode():
+        out = begin(kind, model, negatives).wrapper()(apply_to(model), args)
+        plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
+    wanted = reference_forge.guided_row(model, args, 0, negatives[0], Settings(alpha=1.3, beta=0.3))
+    torch.testing.assert_close(out[0], wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out[1], plain[1], atol=1e-9, rtol=1e-9)
+
+
 def test_rows_that_belong_to_no_picture_are_an_error(kind):
     sampling = begin(kind, model := build(kind), [torch.randn(3, 16)] * 2)
     with pytest.raises(GuidanceError, match="3 rows for 2 pictures"):

@@ -106,10 +106,10 @@ def test_traceback_only_for_debug(run):
     ("out", "says"),
     [
         ("", "--out is empty"),
-        ("picture.jpg", "PNG files"),
+        ("picture.jpg", "end the name in .png"),
         ("file/x.png", "cannot write to 'file/x.png'"),
         ("file/folder/", "cannot write to 'file/folder/'"),
-        ("file", "PNG files"),
+        ("file", "end the name in .png"),
         ("/dev/full", "neither a file nor a folder"),
         ("new/" + "x" * 300 + "/x.png", "name too long"),
     ],

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vsf_lib.cli.console import is_out_of_memory
 from vsf_lib.cli.model import find_model
-from vsf_lib.errors import ModelError
+from vsf_lib.errors import ModelError, is_out_of_memory
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 

@@ -140,6 +140,32 @@ def test_the_hosts_own_box_its_weights_and_schedules(forge: Forge, model: Any, k
     assert same(tagged, own)
 
 
+def test_a_schedule_that_ends_is_guidance_that_ends(forge: Forge, model: Any) -> None:
+    strength = {"alpha": 2.0, "beta": 0.0}
+    # The host counts from 0 against boundaries that count from 1: half of 4 are the first three steps.
+    ends = forge.txt2img(model("turbo"), {**strength, "negative_prompt": "[wheels::0.5]"}, steps=4)
+    until = forge.txt2img(model("turbo"), {**strength, "negative_prompt": "wheels", "end": 0.75}, steps=4)
+    assert same(ends, until)
+
+
+def test_hires_alone_can_have_a_negative(forge: Forge, model: Any) -> None:
+    hires = {
+        "enable_hr": True,
+        "hr_scale": 1.5,
+        "hr_upscaler": "Latent",
+        "denoising_strength": 0.7,
+        "hr_additional_modules": ["Use same choices"],
+        "hr_cfg": 1,
+        "hr_negative_prompt": "wheels",
+    }
+    strength = {"alpha": 2.0, "beta": 0.0}
+    second = forge.txt2img(model("turbo"), {**strength, "hires_pass": "second"}, **hires)
+    assert "VSF alpha: 2" in second.infotexts[0]
+    assert not same(second, forge.txt2img(model("turbo"), **hires))
+    with pytest.raises(ForgeError, match="first pass of hires fix has no negative"):
+        forge.txt2img(model("turbo"), strength, **hires)
+
+
 def test_nothing_to_keep_out_is_a_notice(forge: Forge, model: Any) -> None:
     plain = forge.txt2img(model("turbo"))
     empty = forge.txt2img(model("turbo"), {"enabled": True})
@@ -256,10 +282,19 @@ def plot(forge: Forge, title: str, axis: int, values: list[str], vsf: dict[str, 
     )
 
 
+def vsf_keys(infotext: str) -> list[str]:
+    return [pair for pair in infotext.split("\n")[-1].split(", ") if pair.startswith("VSF")]
+
+
 def test_a_plot_over_checkpoints(forge: Forge, model: Any) -> None:
-    made = plot(forge, model("turbo"), XYZ_CHECKPOINT, [model("turbo"), model("schnell")], ON)
-    for kind, picture in zip(("turbo", "schnell"), made.pictures[-2:], strict=True):
-        assert np.array_equal(picture, forge.txt2img(model(kind), ON).pictures[0])
+    auto = {"negative_prompt": "wheels"}
+    made = plot(forge, model("turbo"), XYZ_CHECKPOINT, [model("schnell"), model("turbo")], auto)
+    for place, kind in ((-2, "schnell"), (-1, "turbo")):
+        alone = forge.txt2img(model(kind), auto)
+        assert np.array_equal(made.pictures[place], alone.pictures[0])
+        assert vsf_keys(made.infotexts[place]) == vsf_keys(alone.infotexts[0])
+    assert "VSF negative scale" in made.infotexts[-2]
+    assert "VSF negative scale" not in made.infotexts[-1]
 
 
 def test_a_plot_survives_what_cannot_be_guided(forge: Forge, model: Any) -> None:

@@ -46,9 +46,17 @@ class Model:
         self.original = Unet(SimpleNamespace(diffusion_model=network))
         self.forge_objects = Objects(self.original)
         self.encoded: list[str] = []
+        self.text_processing_engine_t5 = self
+        self.paddings = 0
 
     def reset(self) -> None:
         self.forge_objects = Objects(self.original)
+
+    id_pad = ord("~")
+
+    def encode_with_transformers(self, tokens: Tensor) -> Tensor:
+        self.paddings += 1
+        return torch.stack([letters("".join(map(chr, row))) for row in tokens.tolist()])
 
     def get_learned_conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
         return {"crossattn": torch.stack([letters(text, 7) for text in texts])}
@@ -102,6 +110,7 @@ class Processing:
         self.extra_generation_params: dict[str, Any] = {}
         self.comments: list[str] = []
         self.arguments: Sequence[Any] = ()
+        self.first_pass_made = self.ignores_first_wrapper = False
         self.on_step: Callable[[int], None] = lambda step: None
         vars(self).update(values)
 
@@ -118,7 +127,9 @@ class Processing:
             self.comments.append("swallowed")
 
     def sample(self, start: int) -> Tensor:
-        x = self.denoise(torch.randn(self.batch_size, 4, 6, 4, dtype=torch.float64), start)
+        x = torch.randn(self.batch_size, 4, 6, 4, dtype=torch.float64)
+        if not self.first_pass_made:
+            x = self.denoise(x, start)
         if self.enable_hr and not self.host.stopped:
             self.is_hr_pass = True
             self.call("process_before_every_sampling")
@@ -130,6 +141,8 @@ class Processing:
         self.sd_model.reset()
         self.call("process_before_every_sampling")
         unet = self.sd_model.forge_objects.unet
+        if self.ignores_first_wrapper and not self.is_hr_pass:
+            unet = self.sd_model.original
         texts = [f"prompt{start + i}" for i in range(self.batch_size)]
         cond = torch.stack([letters(text, 7) for text in texts])
         entries = [0] if self.cfg_scale == 1 else [1, 0]

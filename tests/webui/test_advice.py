@@ -10,6 +10,7 @@ from vsf_lib.presets import preset_for
 from vsf_lib.webui.advice import advice
 from vsf_lib.webui.checkpoint_file import peek
 from vsf_lib.webui.request import Checkpoint
+from vsf_lib.webui.selection import strengths
 
 PREFIX = "model.diffusion_model."
 SD35 = [f"{PREFIX}joint_blocks.0.x_block.attn.qkv.weight", "text_encoders.clip_l.x"]
@@ -45,8 +46,34 @@ def test_a_gguf_begins_with_its_names_too(tmp_path):
 
 def test_what_cannot_be_told_is_not_guessed(tmp_path):
     assert peek(tmp_path / "gone.safetensors") is None
-    assert peek(file(tmp_path, "old.ckpt", SD35)) is None
+    torch.save({key: torch.zeros(1) for key in SD35}, tmp_path / "old.ckpt")
+    assert peek(tmp_path / "old.ckpt") is None
+    whole = file(tmp_path, "whole.safetensors", SD35).read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:40])
+    assert peek(tmp_path / "cut.safetensors") is None
+    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    assert peek(tmp_path / "lfs.safetensors") is None
+    (tmp_path / "bad.gguf").write_bytes(b"nothing" * 9)
+    assert peek(tmp_path / "bad.gguf") is None
+    assert peek(tmp_path) is None
     assert advice(None) == ""
+
+
+def test_a_large_header_and_a_name_in_capitals_are_read(tmp_path):
+    keys = [*(f"padding.{i}.of_a_long_name" for i in range(3000)), *FLUX]
+    assert peek(file(tmp_path, "MERGE.SAFETENSORS", keys)).network == "Flux"
+
+
+@pytest.mark.parametrize("strong", [False, True])
+def test_the_sliders_show_the_preset(strong):
+    schnell = Checkpoint("merge.gguf", "Flux")
+    wanted = preset_for("flux-schnell", strong=strong).settings()
+    shown = strengths("Auto", schnell, strong=strong)
+    assert shown == {name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale")}
+    assert strengths("Custom", schnell, strong=strong) == {}
+    assert strengths("Auto", None, strong=strong) == {}
+    assert strengths("Auto", Checkpoint("sdxl.safetensors", None), strong=strong) == {}
+    assert strengths("SD3.5 large turbo, strong", schnell, strong=strong)["alpha"] == 1.9
 
 
 def test_weights_are_not_names(tmp_path):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vsf_lib.errors import ModelError
-from vsf_lib.webui.encoding import Encoder, Schedule, clip_tokens, plain_text, t5_tokens
+from vsf_lib.webui.encoding import Encoder, Schedule, clip_tokens, t5_tokens
+from vsf_lib.webui.request import plain_text
 
 START, END, PAD = 1, 2, 0
 WORDS = ["wheels", "roof", "big", "red"]
@@ -132,6 +133,52 @@ def test_flux_has_t5_alone_and_padding_has_a_mean():
     torch.testing.assert_close(mean, bidirectional([PAD] * 256).mean(0))
     with pytest.raises(ModelError, match="no T5 text engine"):
         encode(SimpleNamespace(), "roof")
+
+
+def test_an_empty_part_of_a_schedule_has_no_tokens():
+    for model in (sd35(), SimpleNamespace(text_processing_engine_t5=T5())):
+        for form in ("all", "words"):
+            assert encode(model, " ", form=form).shape == (0, 4096)
+
+
+def test_the_encoders_are_brought_to_their_device_first():
+    order = []
+
+    class Late(T5):
+        def __call__(self, texts: list[str]) -> Tensor:
+            order.append("encode")
+            return super().__call__(texts)
+
+        def encode_with_transformers(self, tokens: Tensor) -> Tensor:
+            order.append("encode")
+            return super().encode_with_transformers(tokens)
+
+    model = SimpleNamespace(text_processing_engine_t5=Late())
+    encoder = Encoder(model, form="all", t5=True, load=lambda: order.append("load"))
+    encoder.get_learned_conditioning(["roof"])
+    encoder.of_padding()
+    assert order == ["load", "encode", "load", "encode"]
+
+
+class Sized(list):
+    """A list of texts as the hosts have it."""
+
+    def __init__(self, texts: list[str], copy_from: Any = None, width: int | None = None) -> None:
+        super().__init__(texts)
+        self.width = width if copy_from is None else copy_from.width
+
+
+def test_padded_keeps_the_sizes_that_a_model_may_read():
+    seen = []
+
+    class Model:
+        def get_learned_conditioning(self, texts: Sized) -> dict[str, Tensor]:
+            seen.append((list(texts), texts.width))
+            return {"crossattn": torch.zeros(1, 2, 4)}
+
+    encoder = Encoder(Model(), form="padded", t5=True, load=lambda: None)
+    encoder.get_learned_conditioning(Sized(["a", "b"], width=512))
+    assert seen == [(["a"], 512), (["b"], 512)]
 
 
 def test_padded_is_what_the_host_encodes():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import reference_forge
+import small_flux
 import small_mmdit
 import torch
 from small_host import Host, Model, Processing, letters, process_images
@@ -64,6 +65,32 @@ def test_pictures_are_what_the_equations_give(model, host):
             network, args, row, letters(text), Settings(alpha=1.2, beta=0.1)
         )
         torch.testing.assert_close(pictures[row][0], wanted, atol=1e-6, rtol=1e-6)
+
+
+@torch.inference_mode()
+def test_equation_10_on_flux(host):
+    network = small_flux.SmallFlux()
+    for parameter in network.parameters():
+        parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    model = Model(network.double().eval())
+    settings = {"negative_prompt": "roof", "negative_scale": 3.0}
+    callbacks = Callbacks(host)
+    arguments = ({"alpha": 1.2, "beta": 0.1, **settings},)
+    for _ in range(2):
+        pictures = process_images(
+            Processing(model, callbacks, host, arguments=arguments, steps=1, batch_size=1, n_iter=2)
+        )
+    assert model.paddings == 1, "the encoding of padding is kept"
+    torch.manual_seed(0)
+    noise = torch.randn(1, 4, 6, 4, dtype=torch.float64)
+    args = {
+        "input": noise,
+        "timestep": torch.ones(1, dtype=torch.float64),
+        "c": {"c_crossattn": letters("prompt0", 7)[None], "y": torch.zeros(1, 8, dtype=torch.float64)},
+    }
+    negative = letters("roof") + 3.0 * (letters("roof") - letters("~" * 256).mean(0))
+    wanted = noise[0] - reference_forge.guided_row(network, args, 0, negative, Settings(alpha=1.2, beta=0.1))
+    torch.testing.assert_close(pictures[0][0], wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_the_infotext_says_what_was_done_and_off_leaves_nothing(model, host):
@@ -192,9 +219,23 @@ def test_skip_never_hides_that_half_of_a_picture_was_guided(model, call):
 
 
 def test_skip_does_not_leave_the_second_pass_alone_unguided(model):
-    settings, values, kind, says = BAD["hires"]
-    with pytest.raises(kind, match=says):
-        process_images(job(model, Host(strict=False), settings, **values))
+    """What is wrong with the second pass is known before the first one, or it ends the generation."""
+    host = Host(strict=False)
+    settings, values, _, says = BAD["hires"]
+    p = job(model, host, settings, **values)
+    assert same(process_images(p), plain(model, host, **values))
+    assert says in p.comments[0]
+    calls = []
+
+    def cut(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        calls.append(1)
+        return ((args[0][:, 1:], *args[1:]), kwargs) if len(calls) == 4 else None
+
+    block = model.original.model.diffusion_model.joint_blocks[1]
+    handle = block.register_forward_pre_hook(cut, with_kwargs=True)
+    with pytest.raises(GuidanceError, match="text tokens where"):
+        process_images(job(model, host, {"negative_prompt": "wheels"}, enable_hr=True))
+    handle.remove()
 
 
 def test_a_model_that_cannot_be_guided_is_named(host):
@@ -266,3 +307,107 @@ def test_an_earlier_wrapper_still_acts(model, host):
     model.original.model_options.clear()
     assert not same(doubled, process_images(job(model, host, {"negative_prompt": "wheels"})))
     assert not same(doubled, plain_double)
+
+
+def test_an_interrupt_before_the_guided_steps_keeps_the_picture_without_keys(model, host):
+    p = job(model, host, {"negative_prompt": "wheels", "start": 0.5}, steps=4)
+    p.on_step = lambda step: setattr(host, "stopped", step == 1)
+    pictures = process_images(p)
+    assert len(pictures) == 2
+    assert pictures[0][1] == {}
+
+
+def test_a_skip_in_the_second_pass_keeps_what_the_first_one_did(model, host):
+    p = job(model, host, {"negative_prompt": "wheels"}, enable_hr=True)
+    p.on_step = lambda step: setattr(host, "stopped", p.is_hr_pass)
+    assert "VSF alpha" in process_images(p)[0][1]
+
+
+def test_a_copied_job_does_not_inherit_keys(model, host):
+    """A plot's copies share the dictionary of the infotext; a value left out as a default stays in it."""
+    p = job(model, host, {"negative_prompt": "wheels", "start": 0.3})
+    process_images(p)
+    again = copy.copy(p)
+    again.arguments = ({"negative_prompt": "wheels", "alpha": 1.2, "beta": 0.1},)
+    assert "VSF start" not in process_images(again)[0][1]
+
+
+def test_each_batch_has_its_own_keys_and_hires_negatives(model):
+    """One batch that cannot be guided does not take the following ones along."""
+    texts = ["wheels", "", "roof", "sail"]
+    with_skip = Host(strict=False)
+    p = job(model, with_skip, {}, negative_prompt=texts, n_iter=2)
+    pictures = process_images(p)
+    assert [bool(pairs) for _, pairs in pictures] == [False, False, True, True]
+    assert "picture 2" in p.comments[0]
+    strict = Host()
+    model.encoded.clear()
+    hires = ["a", "b", "c", "d"]
+    process_images(
+        job(model, strict, {}, negative_prompt="x", hr_negative_prompt=hires, enable_hr=True, n_iter=2)
+    )
+    assert model.encoded == ["x", "x", "a", "b", "c", "d"]
+
+
+def test_a_first_pass_that_was_not_sampled_is_not_called_guided(model, host):
+    p = job(model, host, {"negative_prompt": "wheels", "hires_pass": "first"}, enable_hr=True)
+    p.first_pass_made = True
+    pictures = process_images(p)
+    assert pictures[0][1] == {}
+    assert "was not made" in p.comments[0]
+    lost = job(model, host, {"negative_prompt": "wheels"}, enable_hr=True)
+    lost.ignores_first_wrapper = True
+    with pytest.raises(GuidanceError, match="without calling the model"):
+        process_images(lost)
+
+
+def test_hires_alone_can_have_a_negative(model, host):
+    values = {"negative_prompt": "", "hr_negative_prompt": "roof", "enable_hr": True}
+    second = process_images(job(model, host, {"hires_pass": "second"}, **values))
+    assert "VSF alpha" in second[0][1]
+    assert not same(second, plain(model, host, **values))
+    with pytest.raises(PromptError, match="first pass of hires fix has no negative"):
+        process_images(job(model, host, {}, **values))
+    nothing = job(model, host, {"hires_pass": "first"}, **values)
+    assert process_images(nothing)[0][1] == {}
+    assert "both negative prompts are empty" in nothing.comments[0]
+
+
+@pytest.mark.parametrize("text", ["<lora:x:1>", "BREAK", " <lora:a:0.5>  BREAK "])
+def test_a_negative_without_words_is_no_negative(model, host, text):
+    with pytest.raises(SettingsError, match="has no word in it"):
+        process_images(job(model, host, {"negative_prompt": text}))
+    p = job(model, host, {}, negative_prompt=text)
+    assert process_images(p)[0][1] == {}
+    assert "empty" in p.comments[0]
+
+
+def test_what_another_extension_put_in_place_of_sampling_is_there_again(model, host):
+    p = job(model, host, {"negative_prompt": "wheels"})
+    theirs = p.sample
+
+    def replaced(*args: Any) -> Any:
+        return theirs(*args)
+
+    p.sample = replaced
+    process_images(p)
+    assert vars(p)["sample"] is replaced
+
+
+def test_a_copy_made_while_pictures_are_finished_samples_by_itself(model, host):
+    p = job(model, host, {"negative_prompt": "wheels"})
+    copies = []
+    p.on_step = lambda step: copies.append(copy.copy(p))
+    process_images(p)
+    assert all("sample" not in vars(other) for other in copies)
+
+
+def test_another_model_or_form_is_encoded_again(host):
+    network = small_mmdit.SmallMMDiT().double().eval()
+    callbacks = Callbacks(host)
+    for arguments in ({}, {"negative_tokens": "words"}, {"method": "nag"}, {}):
+        one = Model(network)
+        process_images(Processing(one, callbacks, host, arguments=({"negative_prompt": "hat", **arguments},)))
+        assert one.encoded == ["hat", "hat"], "another model, even with the same name"
+    process_images(Processing(one, callbacks, host, arguments=({"negative_prompt": "hat", "method": "nag"},)))
+    assert one.encoded == ["hat"] * 4, "another form"

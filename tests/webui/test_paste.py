@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from vsf_lib.presets import named as preset_of
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.paste import READERS
 from vsf_lib.webui.request import ARGUMENTS, CUSTOM, Checkpoint, preset_names, read
@@ -43,7 +44,7 @@ def test_values_that_cannot_be_read_are_not_half_restored(caplog):
     widgets = pasted({"VSF alpha": "much", "VSF beta": "0.2"})
     assert widgets.pop("enabled") is False
     assert set(widgets.values()) == {None}
-    assert "alpha is 'much'" in caplog.text
+    assert caplog.text.count("alpha is 'much'") == 1, "said once, though every field reads it"
 
 
 def test_programs_are_told_every_argument_and_preset():
@@ -55,7 +56,16 @@ def test_programs_are_told_every_argument_and_preset():
         entry = next(entry for entry in told if entry["name"] == field.name)
         assert entry["default"] == field.default
         assert entry.get("minimum") == field.low
+        assert entry.get("maximum") == field.high
         assert entry.get("choices", []) == list(field.choices)
+        assert entry["type"] == {float: "number", str: "string"}[field.kind]
+        assert (entry["infotext"], entry["help"]) == (field.infotext, field.help)
+    assert (told[0]["name"], told[0]["default"]) == ("enabled", False)
+    for entry in presets()["presets"]:
+        wanted = preset_of(entry["name"]).settings()
+        assert entry["values"] == {
+            name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale")
+        }
     assert [entry["name"] for entry in presets()["presets"]] == list(preset_names()[1:-1])
 
 

@@ -105,6 +105,8 @@ class SamplingPass:
     _run: set[int] = field(default_factory=set)
     _guided: set[int] = field(default_factory=set)
     _skipped: set[int] = field(default_factory=set)
+    _empty: set[int] = field(default_factory=set)
+    """Steps at which the schedule has nothing to keep out."""
     _layers: set[str] = field(default_factory=set)
     _kernels: set[str] = field(default_factory=set)
     _lengths: tuple[int, ...] = ()
@@ -160,6 +162,9 @@ class SamplingPass:
 
         text = conditioning[TEXT]
         call, negative = self._open(step, rows, text)
+        if not call.n_n:
+            self._empty.add(step)
+            return run(args)
         joined = {**conditioning, TEXT: torch.cat([negative, text], dim=1)}
         with self._reached(call, text.shape[1] + call.n_n) as ran:
             output = run({**args, "c": joined})
@@ -251,10 +256,11 @@ class SamplingPass:
         self._finite = finite if self._finite is None else self._finite & finite
 
     def finish(self, *, interrupted: bool = False) -> Report:
-        """The report of a pass that is over; raises GuidanceError if it was not guided as claimed."""
+        """The report of a pass that is over; raises GuidanceError if it was not guided as claimed, and
+        SettingsError if its settings claim no step of it."""
         # Not all of `total`: samplers that look twice at a step do so but once at the last.
         claimed = claimed_steps(self.settings, self._total) if self._total else range(0)
-        missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped)
+        missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped - self._empty)
         if missed or not self._run:
             raise GuidanceError(
                 f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "
@@ -265,7 +271,11 @@ class SamplingPass:
                 "the model's output has values that are not finite, so the picture is spoilt; lower alpha"
             )
         if not self._guided and not interrupted:
-            raise GuidanceError("no step ran all of its blocks, so nothing was guided; switch the cache off")
+            raise GuidanceError(
+                "no step has a negative prompt that says anything; write one for the steps that are guided"
+                if self._empty
+                else "no step ran all of its blocks, so nothing was guided; switch the cache off"
+            )
         report = Report(
             method=self.settings.method,
             layers=tuple(sorted(self._layers)),

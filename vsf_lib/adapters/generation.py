@@ -193,6 +193,6 @@ def log_report(report: Report, settings: Settings) -> None:
         report.steps,
         f" (interrupted after {report.steps_run})" if report.interrupted else "",
         report.images,
-        max(report.negative_tokens),
+        max(report.negative_tokens, default=0),
         report.kernel or "none",
     )

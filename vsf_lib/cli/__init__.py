@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vsf_lib import __version__
-from vsf_lib.cli.console import Console, close_broken_output, is_out_of_memory
-from vsf_lib.errors import SettingsError, VSFError
+from vsf_lib.cli.console import Console, close_broken_output
+from vsf_lib.errors import SettingsError, VSFError, is_out_of_memory
 
 __all__ = ["INTERRUPTED", "main"]
 

@@ -24,7 +24,6 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 class Console:
@@ -100,13 +99,6 @@ def close_broken_output() -> None:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
     except AttributeError:
         pass  # there is no standard output at all
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, however the library at hand says so."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def _written(stream: TextIO, text: str) -> None:

@@ -10,15 +10,14 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from vsf_lib.cli.console import is_out_of_memory, note, result
+from vsf_lib.cli.console import note, result
+from vsf_lib.cli.guidance import add_guidance
 from vsf_lib.cli.model import Model, find_model
 from vsf_lib.cli.output import Output, open_output
-from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, preset_names, resolve
-from vsf_lib.errors import ModelError
+from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, resolve
+from vsf_lib.errors import ModelError, is_out_of_memory
 from vsf_lib.metadata import format_parameters, write_png
-from vsf_lib.presets import PRESETS, kinds
 from vsf_lib.scenes.model import NAME, SIZE, check_words
-from vsf_lib.settings import SettingField, fields
 
 _MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequential, or close other programs"
 
@@ -26,17 +25,7 @@ _MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequent
 def add_arguments(parser: ArgumentParser) -> None:
     """No flag has a default here, so that an explicit one can be told from none; `resolve` fills them in."""
     parser.add_argument("--prompt", metavar="TEXT", help="what the picture shows")
-    guidance = parser.add_argument_group("keeping things out of the picture")
-    for field in fields():
-        if field.webui:
-            continue
-        guidance.add_argument(field.flag, dest=field.name, metavar=_metavar(field), help=_help(field))
-    guidance.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"the values of flags that are not given: {', '.join(preset_names())}, or a kind of model such "
-        f"as {kinds()[1]} or {kinds()[1]}-strong (default: auto, which goes by the model's name)",
-    )
+    guidance = add_guidance(parser, "the picture")
     guidance.add_argument(
         "--compare",
         action=BooleanOptionalAction,
@@ -129,17 +118,3 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
         if not args.json:
             result(str(path))
         yield {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}
-
-
-def _metavar(field: SettingField) -> str:
-    if field.choices:
-        return "{" + ",".join(field.choices) + "}"
-    return "X" if field.kind is float else "TEXT"
-
-
-def _help(field: SettingField) -> str:
-    bounds = "" if field.low is None else f" {field.low:g} to {field.high:g};"
-    default = f"{field.default:g}" if field.kind is float else field.default or "none"
-    if any(field.name in preset.values for preset in PRESETS):
-        default = f"the preset's, else {default}"
-    return f"{field.help} ({bounds.lstrip()} default: {default})".replace("( ", "(").replace("%", "%%")

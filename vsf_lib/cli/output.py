@@ -1,4 +1,4 @@
-"""Where pictures go: names that clash with nothing, and whether they can be written, before any work is done.
+"""Where results go: names that clash with nothing, and whether they can be written, before any work is done.
 
 Owns the folders that are made for a run: they go away again if it fails and leaves nothing in them. Writes no
 picture itself.
@@ -16,68 +16,72 @@ from pathlib import Path
 from vsf_lib.errors import OutputError
 
 DEFAULT = "outputs"
-_SUFFIX = ".png"
+PICTURES = (".png",)
 _LONGEST_SLUG = 40
 
 
 class Output:
-    """Names the pictures of one run."""
+    """Names the results of one run."""
 
-    def __init__(self, folder: Path, file: Path | None, count: int) -> None:
+    def __init__(self, folder: Path, file: Path | None, count: int, suffix: str) -> None:
         self._folder = folder
         self._file = file
         self._count = count
+        self._suffix = suffix
         self._named = 0
 
-    def path(self, prompt: str, seed: int, *, compare: bool) -> Path:
-        """The next picture's file: as asked for, numbered if there are several, else a name that is free."""
+    def path(self, prompt: str, seed: int, *, compare: bool = False) -> Path:
+        """The next result's file: as asked for, numbered if there are several, else a name that is free."""
         self._named += 1
         if self._file is not None:
             number = f"-{self._named}" if self._count > 1 else ""
             return self._file.with_name(f"{self._file.stem}{number}{self._file.suffix}")
         stem = f"{_slug(prompt)}-{seed}{'-compare' if compare else ''}"
         names = itertools.chain([stem], (f"{stem}-{again}" for again in itertools.count(2)))
-        return next(path for name in names if not (path := self._folder / f"{name}{_SUFFIX}").exists())
+        return next(path for name in names if not (path := self._folder / f"{name}{self._suffix}").exists())
 
 
 @contextlib.contextmanager
-def open_output(asked: str | None, count: int) -> Iterator[Output]:
-    """Makes the folder and tries it; raises OutputError if pictures could not be written there.
+def open_output(
+    asked: str | None, count: int, suffixes: tuple[str, ...] = PICTURES, folder: str = DEFAULT
+) -> Iterator[Output]:
+    """Makes the folder and tries it; raises OutputError if results could not be written there.
+
+    Without a file's name in `asked` they are called after the prompt, with the first of `suffixes`.
 
     Folders that were made here are removed again, if they are still empty when the run fails.
     """
     made: list[Path] = []
+    named = folder if asked is None else asked
     try:
         try:
-            folder, file = _target(DEFAULT if asked is None else asked)
-            _make(folder, made)
-            _try(folder)
+            place, file = _target(named, suffixes)
+            _make(place, made)
+            _try(place)
         except (OSError, RuntimeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise OutputError(
-                f"cannot write to {DEFAULT if asked is None else asked!r}: {reason}; choose another --out"
-            ) from error
-        yield Output(folder, file, count)
+            raise OutputError(f"cannot write to {named!r}: {reason}; choose another --out") from error
+        yield Output(place, file, count, suffixes[0])
     except BaseException:
         with contextlib.suppress(OSError):  # not empty: someone wrote there, perhaps this run
-            for folder in reversed(made):
-                folder.rmdir()
+            for empty in reversed(made):
+                empty.rmdir()
         raise
 
 
-def _target(asked: str) -> tuple[Path, Path | None]:
+def _target(asked: str, suffixes: tuple[str, ...]) -> tuple[Path, Path | None]:
     """The folder, and the file if one was named."""
     if not asked.strip():
-        raise OutputError("--out is empty: name a .png file or a folder")
+        raise OutputError("--out is empty: name a file or a folder")
     path = Path(asked).expanduser().absolute()
     if path.is_dir() or asked.endswith(("/", "\\")):
         return path, None
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it is neither a file nor a folder; choose another --out")
-    if path.suffix.lower() == _SUFFIX:
+    if path.suffix.lower() in suffixes:
         return path.parent, path
     if path.suffix or path.exists():
-        raise OutputError(f"cannot write {path}: pictures are PNG files; end the name in {_SUFFIX}")
+        raise OutputError(f"cannot write {path}: end the name in {' or '.join(suffixes)}")
     return path, None
 
 
@@ -102,4 +106,4 @@ def _try(folder: Path) -> None:
 def _slug(prompt: str) -> str:
     words = re.findall(r"[a-z0-9]+", prompt.lower())
     slug = "-".join(words)[:_LONGEST_SLUG].strip("-")
-    return slug or "picture"
+    return slug or "untitled"

@@ -22,7 +22,6 @@ from PIL import Image
 
 from vsf_lib import __version__
 from vsf_lib.adapters import guided
-from vsf_lib.cli.console import is_out_of_memory
 from vsf_lib.cli.model import INDEX, PIPELINE, Folder, Model, inspect, read_index
 from vsf_lib.cli.request import (
     COMPARISON,
@@ -33,7 +32,7 @@ from vsf_lib.cli.request import (
     PROGRAM,
     Request,
 )
-from vsf_lib.errors import GuidanceError, ModelError, SettingsError
+from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
 from vsf_lib.metadata import Parameters
 from vsf_lib.settings import Settings
 

@@ -78,7 +78,7 @@ def resolve(args: Namespace) -> Request:
     model = _first(args.model, image.model if image else NAME)
     if not model.strip():
         raise SettingsError("the model has no name: pass --model with scenes, a folder or a Hugging Face id")
-    preset = _preset(args.preset, args.method, model)
+    preset = preset_named(args.preset, args.method, model)
     prompt = _prompt(args, image)
     compare = bool(_first(args.compare, COMPARISON in extra))
     scale = _first(args.guidance_scale, image.cfg_scale if image else 1.0)
@@ -120,7 +120,7 @@ def preset_names() -> tuple[str, ...]:
     return ("auto", "strong", *BASELINES)
 
 
-def _preset(name: str | None, method: str | None, model: str) -> Preset:
+def preset_named(name: str | None, method: str | None, model: str) -> Preset:
     """The preset that `name` asks for; without a name the one for the method, or for the model."""
     if name is None or name == "auto":
         return baseline(method) if method is not None and method in BASELINES else preset_for(model)

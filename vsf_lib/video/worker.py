@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vsf_lib import __version__
-from vsf_lib.errors import VSFError
+from vsf_lib.errors import VSFError, is_out_of_memory
 from vsf_lib.video import messages
 from vsf_lib.video.job import VideoJob
 
@@ -110,7 +110,7 @@ class Maker:
             return messages.Failed(str(error))
         except Exception as error:
             traceback.print_exc()
-            if _out_of_memory(error):
+            if is_out_of_memory(error):
                 self._forget()
                 return messages.Failed("out of memory", advice=_smaller(job))
             return messages.Failed(f"{type(error).__name__}: {error}"[:500], defect=True)
@@ -168,12 +168,6 @@ def _machine() -> tuple[Any, Any]:
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.bfloat16
     return torch.device("cpu"), torch.float32
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
 
 
 def _smaller(job: VideoJob) -> str:

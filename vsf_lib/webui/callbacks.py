@@ -10,6 +10,7 @@ from typing import Any
 
 from vsf_lib.webui.forge_host import ForgeHost
 from vsf_lib.webui.guide import Guide, Host, checkpoint_of, detach
+from vsf_lib.webui.negatives import Negatives
 from vsf_lib.webui.request import read
 
 
@@ -18,14 +19,14 @@ class Callbacks:
 
     def __init__(self, host: Host | None = None) -> None:
         self._host = host or ForgeHost()
-        self._caches: dict[Any, list[Any]] = {}
+        self._negatives = Negatives()
 
     def process(self, p: Any, arguments: Sequence[Any]) -> None:
         """Once per generation, before anything is loaded or encoded."""
         detach(p)
         if not arguments or arguments[0] is False:
             return  # off touches nothing
-        guide = Guide(p, self._host, self._caches)
+        guide = Guide(p, self._host, self._negatives)
 
         def begin() -> None:
             request = read(arguments, checkpoint_of(p), self._host.options)

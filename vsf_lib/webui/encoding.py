@@ -7,7 +7,6 @@ the host's modules comes in as arguments.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,14 +18,6 @@ from vsf_lib.errors import ModelError
 from vsf_lib.negative import extrapolate_negative, join_clip_and_t5
 
 _PADDING = 256
-_NETWORK_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)
-
-
-def plain_text(text: str) -> str:
-    """`text` without what only a positive prompt may hold: `<lora:...>` tags, and BREAK, which makes chunks
-    of padding.
-    """
-    return " ".join(re.sub(r"\bBREAK\b", " ", _NETWORK_TAG.sub(" ", text)).split())
 
 
 class Encoder:
@@ -47,7 +38,8 @@ class Encoder:
             return [self._model.get_learned_conditioning(_one(texts, text))["crossattn"][0] for text in texts]
         self._load()
         encode = self._sd35 if hasattr(self._model, "text_processing_engine_g") else self._flux
-        return [encode(text) for text in texts]
+        # An empty part of a schedule ("[wheels::0.5]") keeps nothing out, so it has no tokens at all.
+        return [encode(text) if text.strip() else encode(text)[:0] for text in texts]
 
     @torch.inference_mode()
     def of_padding(self) -> Tensor:

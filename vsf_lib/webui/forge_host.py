@@ -44,13 +44,15 @@ class ForgeHost:
 
         steps, hires_steps = total(p.sampler_name, p.steps), None
         width, height, guidance = p.width, p.height, p.distilled_cfg_scale
+        networks = p.extra_network_data
         if hires:
+            networks = p.hr_extra_network_data
             hires_steps = total(p.hr_sampler_name or p.sampler_name, p.hr_second_pass_steps or p.steps)
             width, height, guidance = p.hr_upscale_to_x, p.hr_upscale_to_y, p.hr_distilled_cfg
         prompts = prompt_parser.SdConditioning(
             texts, is_negative_prompt=True, width=width, height=height, distilled_cfg_scale=guidance
         )
-        return p.get_conds_with_caching(parse, prompts, steps, [cache], p.extra_network_data, hires_steps)
+        return p.get_conds_with_caching(parse, prompts, steps, [cache], networks, hires_steps)
 
     def interrupted(self) -> bool:
         from modules import shared

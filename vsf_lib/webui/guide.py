@@ -9,41 +9,31 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass, pass_on
-from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.registry import find_network
-from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError, VSFError
+from vsf_lib.errors import GuidanceError, ModelError, PromptError, VSFError
 from vsf_lib.settings import fields
-from vsf_lib.webui.encoding import Encoder, Schedule, plain_text
+from vsf_lib.webui.encoding import Schedule
+from vsf_lib.webui.negatives import EncodingHost, Negatives
 from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import Checkpoint, Request
 
 log = logging.getLogger("vsf")
 
 ATTRIBUTE = "_vsf_guide"
+_PASSES = {False: "first", True: "second"}
 _KEYS = frozenset(field.infotext for field in fields())
 
 
-class Host(Protocol):
+class Host(EncodingHost, Protocol):
     """The few things of the WebUI that a guide asks for, so that it can be told from its logic."""
 
     @property
     def options(self) -> Options:
         """What is chosen in the WebUI's settings."""
-
-    def t5_enabled(self) -> bool:
-        """Whether SD3.5's text has its T5 part."""
-
-    def load_text_encoders(self, model: Any) -> None:
-        """Brings them to their device."""
-
-    def conditions(
-        self, p: Any, texts: Sequence[str], encoder: Encoder, cache: list[Any], *, hires: bool
-    ) -> Sequence[Sequence[Any]]:
-        """The host's schedule of embeddings per text, for the pass that comes next."""
 
     def interrupted(self) -> bool:
         """Whether the user has stopped or skipped this job."""
@@ -64,20 +54,23 @@ def checkpoint_of(p: Any) -> Checkpoint:
 class Guide:
     """Lives as long as the processing object that it is an attribute of."""
 
-    def __init__(self, p: Any, host: Host, caches: dict[Any, list[Any]]) -> None:
-        """`caches` outlives the generation: encoded negatives by what they depend on beside the text."""
+    def __init__(self, p: Any, host: Host, negatives: Negatives) -> None:
         self._p = p
         self._host = host
-        self._caches = caches
+        self._negatives = negatives
         self._request: Request | None = None
         self._error: Exception | None = None
-        self._negatives: tuple[str, ...] | None = None
-        self._pass: SamplingPass | None = None
-        self._acted = False
-        """Whether an earlier pass of this batch was guided: then its pictures cannot go on as if off."""
+        self._shadow: Callable[..., Any] | None = None
+        self._before: Any = None
+        """What stood in the place of the shadow, if another extension had put something there."""
+        self._texts: dict[bool, tuple[str, ...]] = {}
+        """Of this batch's passes that are guided, by whether they are the second one of hires fix."""
         self._schedules: dict[bool, Schedule] = {}
-        """By whether they are for the second pass of hires fix."""
-        self.reports: list[Report] = []
+        self._pass: SamplingPass | None = None
+        self._hires = False
+        """Which pass that one is for."""
+        self._acted = False
+        """Whether a pass of this batch was guided: then its pictures cannot go on as if VSF were off."""
 
     @classmethod
     def of(cls, p: Any) -> Guide | None:
@@ -86,17 +79,24 @@ class Guide:
         return guide if isinstance(guide, cls) and guide._p is p else None
 
     def attach(self) -> None:
-        """Takes this generation: from here on nothing of it is sampled but through this guide."""
+        """Takes this generation: its next sampling goes through this guide.
+
+        Only until that begins, so that copies of `p` that are made later sample by themselves.
+        """
         detach(self._p)
+        self._before = vars(self._p).get("sample")
         original = self._p.sample
 
         @functools.wraps(original)
         def sample(*args: Any, **kwargs: Any) -> Any:
+            if self._shadow is not sample:  # kept by someone who wrapped it in an earlier batch
+                return original(*args, **kwargs)
+            self._let_go()
             return self._sample(original, *args, **kwargs)
 
         setattr(sample, ATTRIBUTE, self)
         setattr(self._p, ATTRIBUTE, self)
-        self._p.sample = sample
+        self._p.sample = self._shadow = sample
 
     @property
     def wanted(self) -> bool:
@@ -113,54 +113,55 @@ class Guide:
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Nothing of this generation is guided any more; unless told otherwise, nothing is drawn."""
+        """This batch is not guided any more; unless told otherwise, nothing is drawn."""
         self._forget_keys()
         half = self._acted or (self._pass is not None and self._pass.acted)
         if isinstance(error, VSFError) and not self._host.options.strict and not half:
-            self._request = None
+            self._texts = {}
             self._say(f"VSF is off for this picture: {error}")
             return
         self._error = error
 
     def accept(self, request: Request) -> None:
-        """Takes what is asked for; the infotext says so from here on, until something fails."""
+        """Takes what is asked for."""
         self._request = request
-        self._p.extra_generation_params.update(request.settings.infotext())
 
     def prepare_batch(self) -> None:
         """Encodes the negatives of the batch that comes next, while the host has its text encoders loaded."""
         self._pass = None
         self._acted = False
         self._schedules.clear()
-        self._negatives = None
+        self._texts = {}
+        self._forget_keys()  # of the batch before, or of a job that this one was copied from
+        self.attach()
         if self._request is None:
             return
-        self._negatives = self._request.negatives(self._p.negative_prompts)
-        if self._negatives is None:
-            self._forget_keys()
+        self._texts = self._texts_of_passes(self._request)
+        if not self._texts:
             self._say("VSF did nothing: both negative prompts are empty")
-            return
-        self._p.extra_generation_params.update(self._request.settings.infotext())
-        if self._guides(hires=False):
-            self._schedules[False] = self._encode(self._negatives, hires=False)
+        elif False in self._texts:
+            self._schedules[False] = self._encode(hires=False)
+            self._write_keys()
 
     def prepare_pass(self) -> None:
         """Puts the guidance on the host's patched model; called before every sampling, in hires fix twice."""
-        if self._request is None or self._negatives is None:
-            return
         unet = self._p.sd_model.forge_objects.unet
         previous = unet.model_options.get("model_function_wrapper")
         if self._pass is not None and getattr(previous, "vsf_pass", None) is self._pass:
             return
-        self._finish_pass()
         hires = bool(getattr(self._p, "is_hr_pass", False))
-        if not self._guides(hires=hires):
+        if self._pass is not None and self._hires == hires and not self._pass.begun:
+            self._pass = None  # asked for again before it was sampled
+        self._finish_pass()
+        if hires not in self._texts or self._request is None:
             return
-        if hires and hires not in self._schedules:
-            self._schedules[hires] = self._encode(self._hires_negatives(), hires=True)
+        if hires not in self._schedules:
+            self._schedules[hires] = self._encode(hires=hires)
         model = unet.model.diffusion_model
         self._pass = SamplingPass(_network(model), model, self._request.settings, self._schedules[hires])
+        self._hires = hires
         self._patch(self._wrapper(self._pass, previous))
+        self._write_keys()
 
     def _wrapper(self, sampling: SamplingPass, previous: Callable[..., Any] | None) -> Callable[..., Any]:
         """Some things show only when the model is called: what stops or skips a picture does so then, too."""
@@ -196,6 +197,10 @@ class Guide:
             samples = original(*args, **kwargs)
             self._raise_error()  # a callback failed between two passes
             self._finish_pass()
+            if self._texts and not self._acted:
+                self._forget_keys()
+                if not self._host.interrupted():
+                    self._say("VSF did nothing: the pass that it was to guide was not made")
         except BaseException:
             self._forget_keys()
             raise
@@ -212,61 +217,55 @@ class Guide:
         if done is None:
             return
         interrupted = self._host.interrupted()
+        if interrupted and not done.acted:
+            return  # whatever was drawn in it was not guided
         if not done.begun:
-            if interrupted:
-                self._forget_keys()  # nothing was drawn, so nothing was guided
-            elif not getattr(self._p, "is_hr_pass", False):  # there the host asks twice for one sampling
-                raise GuidanceError(
-                    "sampling ended without calling the model under guidance: another extension replaces "
-                    "the sampler; switch that off"
-                )
-            return
-        self.reports.append(done.finish(interrupted=interrupted))
+            raise GuidanceError(
+                "sampling ended without calling the model under guidance: another extension replaces "
+                "the sampler; switch that off"
+            )
+        done.finish(interrupted=interrupted)
         self._acted = True
 
-    def _guides(self, *, hires: bool) -> bool:
-        if self._request is None:
-            return False
-        asked = self._request.settings.hires_pass
-        if not getattr(self._p, "enable_hr", False):
-            return True
-        return asked in ("both", "second" if hires else "first")
+    def _texts_of_passes(self, request: Request) -> dict[bool, tuple[str, ...]]:
+        """The negatives of each pass that is to be guided; none if all of those are empty."""
+        p, asked = self._p, request.settings.hires_pass
+        host = {False: p.negative_prompts}
+        if getattr(p, "enable_hr", False):
+            start = p.iteration * p.batch_size
+            host[True] = p.all_hr_negative_prompts[start : start + p.batch_size]
+            host = {hires: texts for hires, texts in host.items() if asked in ("both", _PASSES[hires])}
+        found = {hires: request.negatives(texts) for hires, texts in host.items()}
+        there = {hires: texts for hires, texts in found.items() if texts is not None}
+        if there and len(there) < len(found):
+            lacking = next(hires for hires, texts in found.items() if texts is None)
+            raise PromptError(
+                f"the {_PASSES[lacking]} pass of hires fix has no negative prompt: write one, or choose to "
+                f"guide the {_PASSES[not lacking]} pass only"
+            )
+        return there
 
-    def _encode(self, texts: Sequence[str], *, hires: bool) -> Schedule:
+    def _encode(self, *, hires: bool) -> Schedule:
         if self._request is None:
             raise GuidanceError("there is nothing to encode")
-        settings, model = self._request.settings, self._p.sd_model
-        network = _network(model.forge_objects.unet.model.diffusion_model)
-        if settings.negative_scale and not network.extrapolates:
-            raise SettingsError(
-                f"VSF negative scale is {settings.negative_scale:g}, but it does nothing on "
-                f"{network.title}: set it to 0"
-            )
-        form, t5 = settings.negative_form, self._host.t5_enabled()
-        encoder = Encoder(model, form=form, t5=t5, load=lambda: self._host.load_text_encoders(model))
-        cache = self._caches.setdefault((form, t5, hires), [None, None])
-        rows = self._host.conditions(
-            self._p, [plain_text(text) for text in texts], encoder, cache, hires=hires
+        return self._negatives.schedule(
+            self._p,
+            self._texts[hires],
+            self._request.settings,
+            self._host,
+            hires=hires,
+            network=_network(_diffusion_model(self._p)),
         )
-        padding = encoder.of_padding() if settings.negative_scale else None
-        return Schedule(rows, settings.negative_scale, padding)
-
-    def _hires_negatives(self) -> tuple[str, ...]:
-        start = self._p.iteration * self._p.batch_size
-        host = self._p.all_hr_negative_prompts[start : start + self._p.batch_size]
-        texts = None if self._request is None else self._request.negatives(host)
-        if texts is None:
-            raise PromptError(
-                "the second pass of hires fix has no negative prompt: write one, or choose to guide the "
-                "first pass only"
-            )
-        return texts
 
     def _patch(self, wrapper: Callable[..., Any]) -> None:
         objects = self._p.sd_model.forge_objects
         patched = objects.unet.clone()
         patched.set_model_unet_function_wrapper(wrapper)
         objects.unet = patched
+
+    def _write_keys(self) -> None:
+        if self._request is not None:
+            self._p.extra_generation_params.update(self._request.settings.infotext())
 
     def _forget_keys(self) -> None:
         for key in _KEYS:
@@ -276,11 +275,25 @@ class Guide:
         log.warning("%s", text)
         self._p.comment(text)
 
+    def _let_go(self) -> None:
+        """The processing object has its own `sample` again, or what another extension had put there."""
+        if vars(self._p).get("sample") is not self._shadow:
+            return  # someone has put theirs on top, and calls ours
+        if self._before is None:
+            del self._p.sample
+        else:
+            self._p.sample = self._before
+
 
 def detach(p: Any) -> None:
     """Removes what an earlier run of `p`, or of what it was copied from, has left on it."""
     vars(p).pop(ATTRIBUTE, None)
-    if hasattr(vars(p).get("sample"), ATTRIBUTE):
+    guide = getattr(vars(p).get("sample"), ATTRIBUTE, None)
+    if guide is None:
+        return
+    if guide._p is p:
+        guide._let_go()
+    else:
         del p.sample
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.presets import PRESETS
 from vsf_lib.settings import SettingField, field, fields
 from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, STRENGTHS, preset_names
@@ -71,20 +70,9 @@ def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:
 def _connect(made: dict[str, Any], rows: dict[str, Any]) -> None:
     quiet: dict[str, Any] = {"show_progress": False, "queue": False}
     made["method"].change(_visible, inputs=[made["method"]], outputs=list(rows.values()), **quiet)
-    strengths = [made[name] for name in STRENGTHS]
-    for slider in strengths:
-        slider.input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], **quiet)
-    made["preset"].input(values_of, inputs=[made["preset"]], outputs=strengths, **quiet)
+    for name in STRENGTHS:
+        made[name].input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], **quiet)
 
 
 def _visible(chosen_method: str) -> list[Any]:
     return [gr.update(visible=method == chosen_method) for method in _BASELINES]
-
-
-def values_of(name: str) -> list[Any]:
-    """Updates of the strengths' sliders when a preset is chosen; Auto shows its values in the infotext."""
-    for preset in PRESETS:
-        if preset.name == name:
-            settings = preset.settings()
-            return [gr.update(value=getattr(settings, strength)) for strength in STRENGTHS]
-    return [gr.update() for _ in STRENGTHS]

@@ -21,7 +21,12 @@ Reader = Callable[[Mapping[str, Any]], Any]
 
 def _reader(name: str) -> Reader:
     def read(pairs: Mapping[str, Any]) -> Any:
-        settings = _settings(pairs)
+        try:
+            settings = Settings.from_infotext(pairs)
+        except SettingsError as error:
+            settings = None
+            if name == "enabled":  # said once, although every field asks
+                log.warning("this picture's VSF values are not restored: %s", error)
         if name == "enabled":
             return settings is not None  # a picture made without VSF switches it off
         if settings is None:
@@ -29,14 +34,6 @@ def _reader(name: str) -> Reader:
         return CUSTOM if name == "preset" else getattr(settings, name)
 
     return read
-
-
-def _settings(pairs: Mapping[str, Any]) -> Settings | None:
-    try:
-        return Settings.from_infotext(pairs)
-    except SettingsError as error:
-        log.warning("this picture's VSF values are not restored: %s", error)
-        return None
 
 
 READERS: Mapping[str, Reader] = MappingProxyType({name: _reader(name) for name in ARGUMENTS})

@@ -6,12 +6,13 @@ negative prompt of which picture. Imports no host module, so that all of this is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.presets import PRESETS, Preset, preset_for
+from vsf_lib.presets import PRESETS, Preset, named, preset_for
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.options import DEFAULTS, Options
 
@@ -21,6 +22,16 @@ ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *(item.name for item in field
 
 STRENGTHS = ("alpha", "beta", "negative_scale")
 """What a preset of the WebUI's models decides; everything else is the user's."""
+
+
+_NETWORK_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)
+
+
+def plain_text(text: str) -> str:
+    """`text` without what only a positive prompt may hold: `<lora:...>` tags, and BREAK, which makes chunks
+    of padding.
+    """
+    return " ".join(re.sub(r"\bBREAK\b", " ", _NETWORK_TAG.sub(" ", text)).split())
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,19 @@ class Request:
 
     settings: Settings
     """Resolved: what the infotext says."""
-    preset: str
 
     def negatives(self, host: Sequence[str]) -> tuple[str, ...] | None:
         """One negative prompt per picture: the panel's for all, else the WebUI's own; None if all are empty.
 
-        Raises SettingsError if some are empty and others not: those pictures could not be called guided.
+        Raises SettingsError for one without a word, and if some are empty and others not: those pictures
+        could not be called guided.
         """
-        if self.settings.negative_prompt:
-            return (self.settings.negative_prompt,) * len(host)
-        texts = tuple(text.strip() for text in host)
+        own = self.settings.negative_prompt
+        texts = tuple(plain_text(text) for text in ((own,) * len(host) if own else host))
+        if own and not any(texts):
+            raise SettingsError(
+                f"VSF's negative prompt is {own[:40]!r}, which has no word in it: name what to keep out"
+            )
         if not any(texts):
             return None
         if not all(texts):
@@ -86,8 +100,7 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DE
     Positional arguments in the order of ARGUMENTS, of which any number may be missing at the end, or one
     dictionary of any of them, behind which the host may have put its panel's defaults. In a dictionary, what
     is given wins over the preset; positionally (the panel always sends all), a preset wins over the
-    strengths, and "Custom" leaves them as they are. A preset's
-    strengths are those of method "vsf"; the others have their own.
+    strengths, and "Custom" leaves them as they are. A preset's strengths are those of method "vsf".
     """
     if arguments and isinstance(arguments[0], Mapping):
         given = dict(arguments[0])
@@ -112,19 +125,15 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DE
     if not enabled:
         return None
     settings = Settings.create(**values)
-    return None if settings.method == "off" else Request(settings, str(preset))
+    return None if settings.method == "off" else Request(settings)
 
 
 def _strengths(name: Any, method: Any, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
     if name == CUSTOM:
         return {}
-    if name == AUTO:
-        preset = checkpoint.preset(strong=options.strong_presets)
-    else:
-        found = [preset for preset in PRESETS if preset.name == name]
-        if not found:
-            raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
-        preset = found[0]
+    preset = checkpoint.preset(strong=options.strong_presets) if name == AUTO else named(str(name))
+    if preset is None:
+        raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
     if method not in (None, "vsf"):
         return {}
     resolved = preset.settings()

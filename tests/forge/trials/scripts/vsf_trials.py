@@ -40,7 +40,10 @@ class VSFTrials(scripts.Script):
 
     def process_batch(self, p: Any, wanted: dict[str, Any] | None = None, **_: Any) -> None:
         if wanted and "masked" in wanted:
-            self.negative = encode(p.sd_model, wanted["masked"]["negative_prompt"])
+            asked = wanted["masked"]
+            self.negative = encode(p.sd_model, asked["negative_prompt"])
+            if asked.get("negative_scale"):
+                self.negative += asked["negative_scale"] * (self.negative - padding(p.sd_model))
 
     def process_before_every_sampling(self, p: Any, wanted: dict[str, Any] | None = None, **_: Any) -> None:
         if not wanted:
@@ -98,6 +101,13 @@ def encode(model: Any, text: str) -> torch.Tensor:
     return torch.cat(parts)
 
 
+@torch.inference_mode()
+def padding(model: Any) -> torch.Tensor:
+    """The mean of what T5 gives for 256 padding tokens and nothing else, `[4096]`."""
+    engine = model.text_processing_engine_t5
+    return engine.encode_with_transformers(torch.full((1, 256), engine.id_pad))[0].mean(0)
+
+
 def masked_wrapper(
     unet: Any,
     negative: torch.Tensor,
@@ -105,7 +115,7 @@ def masked_wrapper(
     negative_prompt: str,
     alpha: float,
     beta: float,
-    scale: float = 0,
+    negative_scale: float = 0,
     blocks: str = "both",
 ) -> Any:
     """Every call at CFG 1 guided by the table of the method, read literally."""

@@ -1,0 +1,46 @@
+"""The flags of guidance, made from the fields of `Settings`, for every command that has them."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from vsf_lib.cli.request import preset_names
+from vsf_lib.presets import PRESETS, kinds
+from vsf_lib.settings import SettingField, fields
+
+
+def add_guidance(parser: ArgumentParser, what: str) -> Any:
+    """Adds the group and returns it. No flag has a default, so that an explicit one can be told from none."""
+    guidance = parser.add_argument_group(f"keeping things out of {what}")
+    for field in fields():
+        if field.webui:
+            continue
+        guidance.add_argument(field.flag, dest=field.name, metavar=_metavar(field), help=_help(field))
+    guidance.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"the values of flags that are not given: {', '.join(preset_names())}, or a kind of model such "
+        f"as {kinds()[1]} or {kinds()[1]}-strong (default: auto, which goes by the model's name)",
+    )
+    return guidance
+
+
+def explicit(args: Namespace) -> dict[str, Any]:
+    """The settings that were given."""
+    flags = {field.name: getattr(args, field.name) for field in fields() if not field.webui}
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _metavar(field: SettingField) -> str:
+    if field.choices:
+        return "{" + ",".join(field.choices) + "}"
+    return "X" if field.kind is float else "TEXT"
+
+
+def _help(field: SettingField) -> str:
+    bounds = "" if field.low is None else f" {field.low:g} to {field.high:g};"
+    default = f"{field.default:g}" if field.kind is float else field.default or "none"
+    if any(field.name in preset.values for preset in PRESETS):
+        default = f"the preset's, else {default}"
+    return f"{field.help} ({bounds.lstrip()} default: {default})".replace("( ", "(").replace("%", "%%")

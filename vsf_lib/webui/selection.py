@@ -1,0 +1,75 @@
+"""What the panel shows for the selected checkpoint and preset: a line of advice, and the sliders' values.
+
+Owns when they are renewed: as the page loads, with the panel's switch, with another preset or checkpoint.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vsf_lib.presets import Preset, named
+from vsf_lib.webui.advice import advice
+from vsf_lib.webui.checkpoint_file import peek
+from vsf_lib.webui.options import chosen
+from vsf_lib.webui.request import AUTO, STRENGTHS, Checkpoint
+
+
+def strengths(preset: str, checkpoint: Checkpoint | None, *, strong: bool) -> dict[str, float]:
+    """What the sliders are set to; nothing under "Custom", or where "Auto" is not known yet."""
+    found: Preset | None = named(preset)
+    if preset == AUTO and checkpoint is not None and checkpoint.network is not None:
+        found = checkpoint.preset(strong=strong)
+    if found is None:
+        return {}
+    settings = found.settings()
+    return {name: getattr(settings, name) for name in STRENGTHS}
+
+
+def follow(line: Any, widgets: Mapping[str, Any]) -> None:
+    """Connects `line` (an HTML element) and the sliders; called as the page is built."""
+    import gradio as gr
+    from modules import script_callbacks
+
+    quiet: dict[str, Any] = {
+        "outputs": [line, *(widgets[name] for name in STRENGTHS)],
+        "show_progress": False,
+        "queue": False,
+    }
+    preset = widgets["preset"]
+    for event in (widgets["enabled"].change, preset.input):
+        event(_of_selected, inputs=[preset], **quiet)
+    root = gr.context.Context.root_block
+    if root is not None:
+        root.load(_of_selected, inputs=[preset], **quiet)
+
+    def made(component: Any, **_: Any) -> None:
+        # While the page is used, gradio makes copies of its elements, outside of any page.
+        built = gr.context.Context.root_block is not None
+        # The Refiner's list of checkpoints has the same label.
+        chooser = component.label == "Checkpoint" and "model_selection" in (component.elem_classes or [])
+        if built and isinstance(component, gr.Dropdown) and chooser:
+            component.change(_of_title, inputs=[preset, component], **quiet)
+
+    script_callbacks.on_after_component(made)
+
+
+def _of_selected(preset: str) -> list[Any]:
+    from modules import shared
+
+    return _of_title(preset, shared.opts.sd_model_checkpoint)
+
+
+def _of_title(preset: str, title: str | None) -> list[Any]:
+    import gradio as gr
+    from modules import sd_models
+
+    known = sd_models.checkpoint_aliases.get(title or "")
+    checkpoint = None if known is None else peek(Path(known.filename))
+    strong = chosen().strong_presets
+    text = advice(checkpoint, strong=strong)
+    values = strengths(preset, checkpoint, strong=strong)
+    sliders = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
+    return [gr.update(value=html.escape(text), visible=bool(text)), *sliders]

@@ -37,6 +37,7 @@ class _Command:
 
 _COMMANDS = {
     ("generate",): _Command("vsf_lib.cli.generate", "draw pictures without what the negative prompt names"),
+    ("video",): _Command("vsf_lib.cli.video", "make a video without what the negative prompt names (Wan)"),
     ("bench", "scenes"): _Command("vsf_lib.bench.scenes", "compare the methods on the small built-in model"),
     ("scenes", "train"): _Command("vsf_lib.scenes.training.command", "train the small built-in model again"),
 }

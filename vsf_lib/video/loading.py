@@ -7,15 +7,18 @@ for this.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError
 from vsf_lib.video.job import Lora, VideoJob
 
+if TYPE_CHECKING:
+    import torch
+
 PIPELINE = "WanPipeline"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z")
 
 
 def key(job: VideoJob) -> tuple[Any, ...]:
@@ -23,11 +26,17 @@ def key(job: VideoJob) -> tuple[Any, ...]:
     return (job.model, job.vae, job.text_encoder, job.loras, job.offload)
 
 
-def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> Any:
-    """The pipeline on `device`, its LoRAs active; raises ModelError."""
+def check(job: VideoJob) -> str:
+    """The source of the job's model; raises ModelError for what can be told to be wrong without loading."""
     source = check_model(job.model)
     for lora in job.loras:
         check_lora(lora)
+    return source
+
+
+def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline on `device`, its LoRAs active; raises ModelError."""
+    source = check(job)
     from diffusers import WanPipeline
 
     try:
@@ -35,6 +44,10 @@ def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> Any:
             source, torch_dtype=dtype, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if source == job.model and not Path(source).exists():
+            raise ModelError(
+                f"{source} is not on this machine yet: fetch it with hf download {source}"
+            ) from error
         raise ModelError(f"cannot load {job.model}: {str(error).splitlines()[0][:300]}") from error
     pipe.set_progress_bar_config(disable=True)
     add_loras(pipe, job.loras)
@@ -45,7 +58,7 @@ def check_model(model: str) -> str:
     """The folder of a diffusers pipeline, or a hub id that is cached; raises ModelError with the remedy."""
     path = Path(model).expanduser()
     if not path.is_dir():
-        if path.suffix or path.is_absolute() or model.count("/") != 1:
+        if path.exists() or not _HUB_ID.match(model):
             raise ModelError(
                 f"there is no folder {model}: give the folder of a Wan model in diffusers' format"
             )
@@ -72,7 +85,7 @@ def check_lora(lora: Lora) -> Path:
     if not path.is_file():
         raise ModelError(f"there is no LoRA {path}")
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             empty = not list(file.keys())
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path.name} is damaged or cut off: fetch it again ({error})") from error

@@ -76,6 +76,10 @@ class Worker:
         """Of the child."""
         return self._process.pid
 
+    def log(self) -> list[str]:
+        """The last lines that the child wrote to its other output."""
+        return list(self._log)
+
     @property
     def alive(self) -> bool:
         """Whether it can take a job."""

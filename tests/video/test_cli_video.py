@@ -1,0 +1,89 @@
+"""The command for videos, from its flags to the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("small_wan")
+
+from vsf_lib.cli import main
+from vsf_lib.cli.video import resolve
+from vsf_lib.presets import preset_for
+from vsf_lib.video.files import read_frames, read_infotext
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path, wan):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        code = main(["video", "--model", str(wan), *map(str, words)])
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return call
+
+
+SMALL = ("--prompt", "a red car", "--size", "80x64", "--frames", "5", "--steps", "2", "--method", "off")
+
+
+def test_a_video_and_the_same_once_more(run, tmp_path):
+    code, out, err = run(*SMALL, "--seed", 3, "--json")
+    told = json.loads(out.splitlines()[-1])
+    assert (code, set(told)) == (0, {"path", "infotext", "seconds"})
+    path = Path(told["path"])
+    assert path.parent == tmp_path / "outputs" / "videos"
+    assert read_infotext(path) == told["infotext"]
+    assert "step 2 of 2" in err
+    code, out, _ = run("--from-file", path, "--out", tmp_path / "again.webm")
+    assert (code, out.strip()) == (0, str(tmp_path / "again.webm"))
+    assert read_infotext(tmp_path / "again.webm") == told["infotext"]
+    code, out, _ = run("--from-file", path)
+    assert Path(out.strip()) != path, "nothing is replaced unless its name is given"
+    assert np.array_equal(read_frames(Path(out.strip())), read_frames(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--prompt", ""], "the prompt is empty"),
+        (["--frames", "6"], "5 or 9, not 6"),
+        (["--size", "100"], "must be like 832x480"),
+        (["--size", "100x100"], "multiples of 16"),
+        (["--lora", "gone.safetensors:0.5"], "there is no LoRA gone.safetensors"),
+        (["--model", "nowhere"], "there is no folder nowhere"),
+        (["--out", "x.avi"], "end the name in .mp4 or"),
+        (["--alpha", "nan"], "alpha is"),
+        (["--method", "vsf", "--negative-prompt", "x", "--start", "0.6", "--end", "0.7"], "none of 2 steps"),
+        (["--from-file", "gone.mp4"], "there is no file gone.mp4"),
+        (["--quality", "11"], "quality is 11"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_before_anything_is_loaded(run, tmp_path, words, says):
+    code, out, err = run(*SMALL, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_win_over_the_preset(monkeypatch):
+    from argparse import ArgumentParser
+
+    from vsf_lib.cli.video import add_arguments
+
+    parser = ArgumentParser()
+    add_arguments(parser)
+    hub = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    job = resolve(parser.parse_args(["--prompt", "x", "--negative-prompt", "y"]))
+    assert job.model == hub
+    assert job.settings == preset_for(hub).settings("y")
+    job = resolve(parser.parse_args(["--prompt", "x", "--negative-prompt", "y", "--alpha", "0.7"]))
+    assert (job.settings.alpha, job.settings.beta) == (0.7, preset_for(hub).beta)
+    assert resolve(parser.parse_args(["--prompt", "x", "--preset", "strong"])).settings.alpha == 1.7

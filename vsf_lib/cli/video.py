@@ -1,0 +1,185 @@
+"""`python -m vsf_lib video`: its flags, and one job through the worker process.
+
+Owns which source wins: an explicit flag, then the video that is repeated, then the preset. Everything that
+can be wrong without a model is found before the worker is started.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, get_args
+
+from vsf_lib.cli.console import note, result
+from vsf_lib.cli.guidance import add_guidance, explicit
+from vsf_lib.cli.output import open_output
+from vsf_lib.cli.request import preset_named
+from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.settings import Settings
+from vsf_lib.video import messages
+from vsf_lib.video.job import SIZES, UNIPC, USUAL_FRAMES, Format, Lora, Offload, VideoJob
+
+FOLDER = "outputs/videos"
+_FORMATS: tuple[str, ...] = get_args(Format)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """No flag has a default here, so that an explicit one can be told from none."""
+    usual = VideoJob.model_fields
+    parser.add_argument("--prompt", metavar="TEXT", help="what the video shows")
+    add_guidance(parser, "the video")
+    video = parser.add_argument_group("the video")
+    video.add_argument("--frames", type=int, metavar="N", help=f"4 k + 1 (default: {USUAL_FRAMES})")
+    video.add_argument(
+        "--fps", type=int, metavar="N", help=f"frames per second (default: {usual['fps'].default})"
+    )
+    video.add_argument(
+        "--size",
+        metavar="WxH",
+        help="in pixels, multiples of 16 (default: 832x480; others that Wan knows: "
+        f"{', '.join(f'{w}x{h}' for w, h in list(SIZES.values())[1:])})",
+    )
+    video.add_argument(
+        "--steps", type=int, metavar="N", help=f"of {UNIPC} (default: {usual['steps'].default})"
+    )
+    video.add_argument("--seed", type=int, metavar="N", help="default: a random one, told and recorded")
+    video.add_argument(
+        "--guidance-scale", type=float, metavar="X", help="classifier-free guidance, 1 is off (default: 1)"
+    )
+    video.add_argument("--flow-shift", type=float, metavar="X", help="default: 3, above 480p 5")
+    video.add_argument(
+        "--drop-frames",
+        type=int,
+        metavar="N",
+        help="extra frames, made at the start and dropped (default: 8 with a CausVid LoRA, else 0)",
+    )
+    video.add_argument(
+        "--from-file",
+        metavar="FILE",
+        help="repeat the video of a file that this program made; other flags win",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        metavar="DIR",
+        help="the folder, or hub id if it is fetched already, of a Wan in diffusers' format",
+    )
+    model.add_argument(
+        "--lora",
+        action="append",
+        metavar="FILE[:WEIGHT]",
+        help="a .safetensors file; may be given several times",
+    )
+    model.add_argument(
+        "--offload", choices=get_args(Offload), help="keep parts in main memory (default: auto)"
+    )
+    group = parser.add_argument_group("result")
+    group.add_argument(
+        "--out",
+        metavar="PATH",
+        help=f"a file ending in .{', .'.join(_FORMATS)} (png: a folder of pictures), or a folder "
+        f"(default: {FOLDER})",
+    )
+    group.add_argument("--quality", type=int, metavar="N", help="1 to 10 (default: 8)")
+    group.add_argument(
+        "--json", action="store_true", help="print one JSON object with path, infotext and seconds"
+    )
+    group.add_argument("--debug", action="store_true", help="show what the video process says")
+
+
+def run(args: Namespace) -> int:
+    """Has the video made and tells where it is."""
+    from vsf_lib.video.loading import check
+    from vsf_lib.video.process import Worker
+
+    job = resolve(args)
+    check(job)
+    with open_output(args.out, 1, tuple(f".{name}" for name in _FORMATS), FOLDER) as output:
+        if args.seed is None and args.from_file is None:
+            note(f"seed {job.seed}")
+        if job.settings.method != "off" and not job.settings.negative_prompt:
+            note("no --negative-prompt, so nothing is guided: an ordinary video")
+        path = output.path(job.prompt, job.seed)
+        shown = _Shown()
+        with Worker() as worker:
+            end = worker.make(job, path, shown.event)
+            if args.debug or (isinstance(end, messages.Failed) and end.defect):
+                note("the video process said:")
+                for line in worker.log():
+                    note(line, prefix="  ")
+        if isinstance(end, messages.Failed):
+            raise ModelError(f"{end.message}; {end.advice}" if end.advice else end.message)
+        if isinstance(end, messages.Cancelled):
+            raise KeyboardInterrupt
+    if args.json:
+        result(json.dumps({"path": end.path, "infotext": end.infotext, "seconds": end.seconds}))
+    else:
+        result(end.path)
+    return 0
+
+
+def resolve(args: Namespace) -> VideoJob:
+    """The job behind the arguments; raises SettingsError or PromptError."""
+    from vsf_lib.video.files import read_infotext
+
+    older = VideoJob.from_infotext(read_infotext(Path(args.from_file))) if args.from_file else None
+    values: dict[str, Any] = older.model_dump() if older else {}
+    for name in ("prompt", "frames", "fps", "steps", "seed", "guidance_scale", "flow_shift", "drop_frames",
+                 "model", "quality", "offload"):  # fmt: skip
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    if args.lora is not None:
+        values["loras"] = [Lora.parse(text) for text in args.lora]
+    if args.size is not None:
+        values["width"], values["height"] = _size(args.size)
+    values.setdefault("seed", secrets.randbelow(2**32))
+    values["settings"] = _settings(args, older, str(values.get("model", "")))
+    job = VideoJob.create(**values)
+    settings = job.settings
+    if settings.method != "off" and settings.negative_prompt and not settings.guided_steps(job.steps):
+        raise SettingsError(
+            f"none of {job.steps} steps lies between start {settings.start:g} and end {settings.end:g}, so "
+            "nothing would be guided: lower start, raise end, or take more steps"
+        )
+    return job
+
+
+class _Shown:
+    """Events as lines: each stage once, and each step."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+
+    def event(self, event: messages.Event) -> None:
+        if isinstance(event, messages.Note):
+            note(event.text)
+        elif isinstance(event, messages.Progress):
+            if event.steps:
+                left = "" if event.seconds_left is None else f", {event.seconds_left:.0f} s left"
+                note(f"step {event.step} of {event.steps}{left}", prefix="")
+            elif event.stage != self._stage:
+                note(event.stage, prefix="")
+            self._stage = event.stage
+
+
+def _settings(args: Namespace, older: VideoJob | None, model: str) -> Settings:
+    given = explicit(args)
+    if older is not None and args.preset is None and args.method in (None, older.settings.method):
+        base = older.settings.model_dump()
+    else:
+        base = dict(
+            preset_named(args.preset, args.method, model or VideoJob.model_fields["model"].default).values
+        )
+        if older is not None:
+            base["negative_prompt"] = older.settings.negative_prompt
+    return Settings.create(**{**base, **given})
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise SettingsError(f"the size is {text!r}, but must be like 832x480") from None

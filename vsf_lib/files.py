@@ -1,13 +1,18 @@
-"""Files that appear whole or not at all, whatever happens while they are written."""
+"""Files that appear whole or not at all, whatever happens while they are written, and free names for them."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LONGEST = 40
+"""Signs of a prompt in a file's name."""
 
 
 @contextmanager
@@ -27,6 +32,14 @@ def written_whole(target: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def free_name(folder: Path, prompt: str, rest: str, suffix: str) -> Path:
+    """A path in `folder` that nothing has yet: the prompt in plain ASCII, `rest`, a number if need be."""
+    words = "-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:_LONGEST].strip("-")
+    stem = f"{words or 'untitled'}-{rest}"
+    names = itertools.chain([stem], (f"{stem}-{again}" for again in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}{suffix}").exists())
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -85,7 +85,7 @@ class Settings(BaseModel):
         Knob(
             "VSF method",
             "VSF method",
-            "How the negative prompt acts: vsf, or nag and nasa to compare, or off.",
+            "How the negative prompt acts: vsf, or nag and nasa to compare.",
         ),
     ] = "vsf"
     negative_prompt: Annotated[
@@ -241,9 +241,7 @@ class Settings(BaseModel):
         idle = {"nag": ("nag_phi", "nag_alpha"), "nasa": ("nasa_alpha",)}
         for name in idle.get(self.method, ()):
             if getattr(self, name) == 0:
-                raise ValueError(
-                    f"{name} is 0, with which {self.method} guides nothing: raise it, or choose method off"
-                )
+                raise ValueError(f"{name} is 0, with which {self.method} guides nothing: raise it")
         return self
 
     @model_validator(mode="after")
@@ -251,7 +249,7 @@ class Settings(BaseModel):
         if self.start >= self.end:
             raise ValueError(
                 f"start is {self.start:g} and end is {self.end:g}, but start must be below end: "
-                "lower start, raise end, or choose method off"
+                "lower start or raise end"
             )
         return self
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vsf_lib.webui.callbacks import Callbacks, note_step
 from vsf_lib.webui.encoding import Encoder
 from vsf_lib.webui.options import Options
+from vsf_lib.webui.request import Checkpoint
 
 
 class Unet:
@@ -75,6 +76,7 @@ class Host:
     def __init__(self, *, strict: bool = True) -> None:
         self.options = Options(strict=strict)
         self.stopped = False
+        self.second: Checkpoint | None = None
 
     def t5_enabled(self) -> bool:
         return True
@@ -95,6 +97,9 @@ class Host:
 
     def interrupted(self) -> bool:
         return self.stopped
+
+    def hires_checkpoint(self, p: Any) -> Checkpoint | None:
+        return self.second
 
 
 class Processing:

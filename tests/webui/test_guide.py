@@ -15,6 +15,7 @@ from small_host import Host, Model, Processing, letters, process_images
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
 from vsf_lib.settings import Settings
 from vsf_lib.webui.callbacks import Callbacks
+from vsf_lib.webui.request import Checkpoint
 
 
 @pytest.fixture
@@ -411,3 +412,37 @@ def test_another_model_or_form_is_encoded_again(host):
         assert one.encoded == ["hat", "hat"], "another model, even with the same name"
     process_images(Processing(one, callbacks, host, arguments=({"negative_prompt": "hat", "method": "nag"},)))
     assert one.encoded == ["hat"] * 4, "another form"
+
+
+def test_another_kind_of_model_in_the_second_pass(model, host):
+    host.second = Checkpoint("schnell.safetensors", "Flux")
+    p = job(model, host, {"negative_prompt": "wheels"}, enable_hr=True)
+    p.on_step = lambda step: pytest.fail("nothing may be sampled")
+    with pytest.raises(SettingsError, match="another kind of model"):
+        process_images(p)
+    first = process_images(job(model, host, {"negative_prompt": "x", "hires_pass": "first"}, enable_hr=True))
+    assert "VSF alpha" in first[0][1]
+    host.second = Checkpoint("other_sd3.5_turbo.safetensors", "SD3.5")
+    both = process_images(job(model, host, {"negative_prompt": "x"}, enable_hr=True))
+    assert "VSF alpha" in both[0][1]
+
+
+def test_what_means_nothing_here_is_not_written(model, host):
+    """No hires fix and one kind of block: such choices stay out of the infotext."""
+    p = job(model, host, {"negative_prompt": "x", "hires_pass": "second", "blocks": "double"})
+    pictures = process_images(p)
+    assert not same(pictures, plain(model, host))
+    assert set(pictures[0][1]) == {"VSF negative prompt", "VSF alpha", "VSF beta"}
+
+
+@pytest.mark.parametrize("hires_pass", ["second", "both", "first"])
+def test_an_interrupt_in_the_first_pass(model, host, hires_pass):
+    p = job(model, host, {"negative_prompt": "x", "hires_pass": hires_pass}, enable_hr=True)
+    p.on_step = lambda step: setattr(host, "stopped", step == 1)
+    guided = "VSF alpha" in process_images(p)[0][1]
+    assert guided == (hires_pass != "second")
+
+
+def test_an_error_says_whose_it_is(model, host):
+    with pytest.raises(SettingsError, match=r"^VSF: alpha is -1"):
+        process_images(job(model, host, {"negative_prompt": "x", "alpha": -1}))

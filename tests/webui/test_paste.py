@@ -31,7 +31,7 @@ def test_a_picture_brings_the_panel_back(settings):
     assert widgets.pop("enabled") is True
     assert widgets["preset"] == CUSTOM
     sent = [True, *(widgets[name] for name in ARGUMENTS[1:])]
-    assert read(sent, Checkpoint("x", "SD3.5")).settings == settings.canonical()
+    assert read(sent, Checkpoint("x", "Flux")).settings == settings.canonical()
 
 
 def test_a_picture_without_it_switches_off_and_leaves_the_rest():

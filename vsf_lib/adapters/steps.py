@@ -19,7 +19,7 @@ def claimed_steps(settings: Settings, total: int) -> range:
     if not steps:
         raise SettingsError(
             f"none of {total} steps lies between start {settings.start:g} and end {settings.end:g}: widen "
-            'that window, take more steps, or choose method "off"'
+            "that window or take more steps"
         )
     return steps
 

@@ -7,17 +7,15 @@ picture itself.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from vsf_lib.errors import OutputError
+from vsf_lib.files import free_name
 
 DEFAULT = "outputs"
 PICTURES = (".png",)
-_LONGEST_SLUG = 40
 
 
 class Output:
@@ -36,9 +34,7 @@ class Output:
         if self._file is not None:
             number = f"-{self._named}" if self._count > 1 else ""
             return self._file.with_name(f"{self._file.stem}{number}{self._file.suffix}")
-        stem = f"{_slug(prompt)}-{seed}{'-compare' if compare else ''}"
-        names = itertools.chain([stem], (f"{stem}-{again}" for again in itertools.count(2)))
-        return next(path for name in names if not (path := self._folder / f"{name}{self._suffix}").exists())
+        return free_name(self._folder, prompt, f"{seed}{'-compare' if compare else ''}", self._suffix)
 
 
 @contextlib.contextmanager
@@ -101,9 +97,3 @@ def _try(folder: Path) -> None:
         probe.open("xb").close()
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _slug(prompt: str) -> str:
-    words = re.findall(r"[a-z0-9]+", prompt.lower())
-    slug = "-".join(words)[:_LONGEST_SLUG].strip("-")
-    return slug or "untitled"

@@ -11,15 +11,16 @@ def advice(checkpoint: Checkpoint | None, *, strong: bool = False) -> str:
         return ""
     if checkpoint.network is None:
         return f"VSF guides SD3.5 and Flux, and {checkpoint.name} is neither: switch VSF off for it."
-    if checkpoint.network == "SD3.5" and not checkpoint.turbo:
-        return (
-            "This SD3.5 does not look distilled (no “turbo” in its name): with CFG above 1 the WebUI's own "
-            "negative prompt is the better tool."
-        )
     preset = checkpoint.preset(strong=strong)
     settings = preset.settings()
     given = {name: getattr(settings, name) for name in STRENGTHS}
     if not given["negative_scale"]:
         del given["negative_scale"]
     values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in given.items())
-    return f"“Auto” means {preset.name} here: {values}."
+    line = f"“Auto” means {preset.name} here: {values}."
+    if checkpoint.network == "SD3.5" and not checkpoint.turbo:
+        line += (
+            " This SD3.5 does not look distilled (no “turbo” in its name): with CFG above 1 the WebUI's own "
+            "negative prompt is the better tool."
+        )
+    return line

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vsf_lib.errors import SettingsError
 from vsf_lib.webui.forge_host import ForgeHost
 from vsf_lib.webui.guide import Guide, Host, checkpoint_of, detach
 from vsf_lib.webui.negatives import Negatives
-from vsf_lib.webui.request import read
+from vsf_lib.webui.request import Request, read
 
 
 class Callbacks:
@@ -31,12 +32,25 @@ class Callbacks:
         def begin() -> None:
             request = read(arguments, checkpoint_of(p), self._host.options)
             if request is not None:
-                guide.accept(request)
+                guide.accept(self._for_both_passes(p, arguments, request))
 
         guide.attach()
         guide.protect(begin)
         if not guide.wanted:
             detach(p)
+
+    def _for_both_passes(self, p: Any, arguments: Sequence[Any], request: Request) -> Request:
+        """The request for a job whose second pass of hires fix may use another checkpoint."""
+        hires = self._host.hires_checkpoint(p) if getattr(p, "enable_hr", False) else None
+        first = checkpoint_of(p)
+        if hires is None or hires.kind == first.kind or request.settings.hires_pass == "first":
+            return request
+        if request.settings.hires_pass == "second":
+            return read(arguments, hires, self._host.options) or request
+        raise SettingsError(
+            f"hires fix changes from {first.name} to {hires.name}, another kind of model, for which the same "
+            "values are not meant: guide the first or the second pass only"
+        )
 
     def process_batch(self, p: Any) -> None:
         """Before the host encodes a batch's prompts; LoRA are active."""

@@ -7,10 +7,13 @@ that needs it, so that a host that lacks one fails by name where it matters and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from vsf_lib.webui.checkpoint_file import peek
 from vsf_lib.webui.encoding import Encoder
 from vsf_lib.webui.options import Options, chosen
+from vsf_lib.webui.request import Checkpoint
 
 
 class ForgeHost:
@@ -58,3 +61,12 @@ class ForgeHost:
         from modules import shared
 
         return bool(shared.state.interrupted or shared.state.skipped)
+
+    def hires_checkpoint(self, p: Any) -> Checkpoint | None:
+        from modules import sd_models
+
+        name = getattr(p, "hr_checkpoint_name", None)
+        if not name or name == "Use same checkpoint":
+            return None
+        found = sd_models.get_closet_checkpoint_match(name)
+        return None if found is None else peek(Path(found.filename))

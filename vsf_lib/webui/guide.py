@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass, pass_on
@@ -37,6 +38,9 @@ class Host(EncodingHost, Protocol):
 
     def interrupted(self) -> bool:
         """Whether the user has stopped or skipped this job."""
+
+    def hires_checkpoint(self, p: Any) -> Checkpoint | None:
+        """What the second pass of hires fix uses, if that is another file than the first pass and known."""
 
 
 def checkpoint_of(p: Any) -> Checkpoint:
@@ -123,7 +127,9 @@ class Guide:
         self._error = error
 
     def accept(self, request: Request) -> None:
-        """Takes what is asked for."""
+        """Takes what is asked for, as far as it means something for this job."""
+        if not getattr(self._p, "enable_hr", False):
+            request = replace(request, settings=request.settings.changed(hires_pass="both"))
         self._request = request
 
     def prepare_batch(self) -> None:
@@ -209,8 +215,11 @@ class Guide:
         return samples
 
     def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self._error is None:
+            return
+        if isinstance(self._error, VSFError) and "VSF" not in str(self._error):
+            raise type(self._error)(f"VSF: {self._error}") from self._error
+        raise self._error
 
     def _finish_pass(self) -> None:
         done, self._pass = self._pass, None

@@ -54,7 +54,7 @@ class Negatives:
         if settings.negative_scale and not network.extrapolates:
             raise SettingsError(
                 f"VSF negative scale is {settings.negative_scale:g}, but it does nothing on "
-                f"{network.title}: set it to 0"
+                f"{network.title}: set it to 0, or choose a preset for this model"
             )
         model = p.sd_model
         kept = self._kept.setdefault(model, {})

@@ -46,6 +46,11 @@ class Checkpoint:
     """Flux: whether it takes distilled guidance, as dev does and schnell does not."""
 
     @property
+    def kind(self) -> tuple[str | None, bool]:
+        """Models of the same kind take the same values."""
+        return (self.network, self.guidance_embedding)
+
+    @property
     def turbo(self) -> bool:
         """Whether the name says that CFG was distilled away."""
         return "turbo" in self.name.lower()
@@ -121,10 +126,12 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DE
         preset = given.pop("preset", AUTO)
         values = {**given, **_strengths(preset, given.get("method"), checkpoint, options)}
     if not isinstance(enabled, bool):
-        raise SettingsError(f"enabled is {str(enabled)[:40]!r}, but must be true or false")
+        raise SettingsError(f"enabled is {repr(enabled)[:40]}, but must be true or false")
     if not enabled:
         return None
     settings = Settings.create(**values)
+    if checkpoint.network == "SD3.5":  # one kind of block, so there is nothing to choose
+        settings = settings.changed(blocks="both")
     return None if settings.method == "off" else Request(settings)
 
 

@@ -1,0 +1,165 @@
+"""The queue run by the real worker: one job's end is not the queue's, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("small_wan")
+
+from vsf_lib.video.files import read_infotext
+from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.process import Worker
+from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
+from vsf_lib.video.runner import Runner
+
+LONG = {"steps": 100, "width": 256, "height": 256, "frames": 33}
+
+
+@pytest.fixture
+def queue(tmp_path):
+    return Queue(tmp_path / "queue.sqlite")
+
+
+@pytest.fixture
+def job(wan):
+    def make(**values):
+        small = {"model": str(wan), "width": 80, "height": 64, "frames": 5, "steps": 2}
+        return VideoJob.create(**{"prompt": "a red car", "settings": {"method": "off"}, **small, **values})
+
+    return make
+
+
+@contextmanager
+def running(queue, folder, **options):
+    runner = Runner(queue, folder / "späte Videos", lock=folder / "lock", **options)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        runner.stop()
+
+
+def until(done, seconds=90):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def states(queue):
+    return {entry.id: entry.state for entry in queue.entries()}
+
+
+def test_one_that_fails_does_not_stop_the_next(queue, job, tmp_path):
+    workers = []
+
+    def worker():
+        workers.append(Worker())
+        return workers[-1]
+
+    with running(queue, tmp_path, worker=worker) as runner:
+        first = queue.add(job(seed=1))
+        bad = queue.add(job(loras=[Lora(file=str(tmp_path / "gone.safetensors"))]))
+        same = queue.add(job(seed=1))
+        runner.wake()
+        until(lambda: queue.entry(same).state == DONE)
+        assert runner.state.id is None
+    assert states(queue) == {first: DONE, bad: FAILED, same: DONE}
+    assert "there is no LoRA" in queue.entry(bad).message
+    paths = [Path(queue.entry(id).path) for id in (first, same)]
+    assert [path.name for path in paths] == ["a-red-car-1.mp4", "a-red-car-1-2.mp4"]
+    assert read_infotext(paths[0]) == queue.entry(first).infotext
+    assert len(workers) == 1, "the model stays loaded between jobs"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_killed_worker_fails_its_job_alone(queue, job, tmp_path):
+    workers = []
+
+    def worker():
+        workers.append(Worker())
+        return workers[-1]
+
+    lost, after = queue.add(job(**LONG)), queue.add(job())
+    with running(queue, tmp_path, worker=worker) as runner:
+        until(lambda: runner.state.step > 0)
+        assert runner.state.preview
+        os.kill(workers[0].pid, signal.SIGKILL)
+        until(lambda: queue.entry(after).state == DONE)
+    assert queue.entry(lost).state == FAILED
+    assert "by signal 9" in queue.entry(lost).message
+
+
+def test_cancel_stops_the_job_that_runs(queue, job, tmp_path):
+    stopped, after = queue.add(job(**LONG)), queue.add(job())
+    with running(queue, tmp_path) as runner:
+        until(lambda: runner.state.step > 0)
+        runner.cancel(after)
+        runner.cancel(stopped)
+        until(lambda: queue.entry(after).state == DONE)
+    assert queue.entry(stopped).state == CANCELLED
+
+
+def test_a_job_that_ran_when_the_program_ended_is_the_first_again(queue, job, tmp_path):
+    ran, after = queue.add(job(**LONG)), queue.add(job(seed=2))
+    with running(queue, tmp_path) as runner:
+        until(lambda: runner.state.step > 0)
+    assert queue.entry(ran).state == RUNNING
+    queue.edit(after, job(seed=3))
+    queue.paused = True
+    with running(queue, tmp_path):
+        until(lambda: queue.entry(ran).state == WAITING)
+    assert [entry.id for entry in queue.entries(WAITING)] == [ran, after]
+
+
+def test_a_paused_queue_begins_nothing(queue, job, tmp_path):
+    queue.paused = True
+    id = queue.add(job())
+    with running(queue, tmp_path) as runner:
+        time.sleep(2)
+        assert queue.entry(id).state == WAITING
+        queue.paused = False
+        runner.wake()
+        until(lambda: queue.entry(id).state == DONE)
+
+
+def test_only_one_program_runs_the_queue(queue, job, tmp_path):
+    with running(queue, tmp_path), running(Queue(tmp_path / "queue.sqlite"), tmp_path) as second:
+        until(lambda: second.state.elsewhere)
+        id = queue.add(job())
+        until(lambda: queue.entry(id).state == DONE)
+        assert second.state.id is None
+
+
+def test_what_a_host_needs_is_around_each_job(queue, job, tmp_path):
+    order = []
+
+    @contextmanager
+    def around(entry):
+        order.append(f"before {entry.id}")
+        if entry.job.seed == 9:
+            raise RuntimeError("the host has no memory")
+        yield
+        order.append(f"after {entry.id}")
+
+    one, refused, other = queue.add(job()), queue.add(job(seed=9)), queue.add(job())
+    with running(queue, tmp_path, around=around, idle=0.1) as runner:
+        until(lambda: queue.entry(other).state == DONE)
+        until(lambda: runner._worker is None, 30)
+    assert order == [
+        f"before {one}",
+        f"after {one}",
+        f"before {refused}",
+        f"before {other}",
+        f"after {other}",
+    ]
+    assert queue.entry(refused).message == "the host has no memory"

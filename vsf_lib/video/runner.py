@@ -1,0 +1,184 @@
+"""Takes jobs from the queue, one after the other, and has them made by the worker process.
+
+Owns who runs the queue (one process on the machine, by a lock), where files go, and that one job's end,
+however bad, is not the queue's. Knows no page and no host: what a host needs around a job comes in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vsf_lib.errors import VSFError
+from vsf_lib.files import free_name
+from vsf_lib.video import messages
+from vsf_lib.video.locks import only_one
+from vsf_lib.video.process import Worker
+from vsf_lib.video.queue import Entry, Queue
+
+log = logging.getLogger("vsf")
+
+_LOOK = 1.0
+"""Seconds between looks at the queue, which other processes may change."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the runner stands, for those who show it."""
+
+    id: int | None = None
+    """The job that runs."""
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    seconds_left: float | None = None
+    preview: str = ""
+    """A JPEG, base64."""
+    notes: tuple[str, ...] = ()
+    elsewhere: bool = False
+    """Whether another process runs the queue."""
+
+
+class Runner:
+    """Lives as long as its program; `stop` ends it and what it runs."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        folder: Path,
+        *,
+        lock: Path,
+        worker: Callable[[], Worker] = Worker,
+        around: Callable[[Entry], AbstractContextManager[object]] = lambda entry: nullcontext(),
+        idle: float = 60.0,
+    ) -> None:
+        """Files go to `folder`. `around` is entered for the length of each job; after `idle` seconds without
+        one the worker is ended, so that its memory is free."""
+        self._queue = queue
+        self._folder = folder
+        self._lock = lock
+        self._new_worker = worker
+        self._around = around
+        self._idle = idle
+        self._worker: Worker | None = None
+        self._cancelled: int | None = None
+        self._over = threading.Event()
+        self._changed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vsf-videos", daemon=True)
+        self.state = State()
+
+    def start(self) -> None:
+        """Begins to take jobs."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends; a job that runs is the first again when the queue is next run."""
+        self._over.set()
+        self._changed.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """The queue has changed: look now."""
+        self._changed.set()
+
+    def cancel(self, id: int) -> None:
+        """Stops the job if it runs; one that waits is not touched."""
+        if self.state.id == id:
+            self._cancelled = id
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            with only_one(self._lock) as mine:
+                if mine:
+                    self._queue.recover()
+                    self._take()
+                    return
+            self.state = State(elsewhere=True)
+            self._over.wait(_LOOK)
+
+    def _take(self) -> None:
+        self.state = State()
+        last = time.monotonic()
+        try:
+            while not self._over.is_set():
+                entry = self._next()
+                if entry is not None:
+                    self._make(entry)
+                    last = time.monotonic()
+                    continue
+                if self._worker is not None and time.monotonic() > last + self._idle:
+                    self._end_worker()
+                self._changed.wait(_LOOK)
+                self._changed.clear()
+        finally:
+            self._end_worker()
+
+    def _next(self) -> Entry | None:
+        try:
+            return self._queue.take()
+        except VSFError as error:  # a full disk, say, that may be emptied
+            log.warning("%s", error)
+            return None
+
+    def _make(self, entry: Entry) -> None:
+        self._cancelled = None
+        self.state = State(id=entry.id, stage="waiting")
+        try:
+            with self._around(entry):
+                end = self._in_worker(entry)
+        except Exception as error:
+            if not isinstance(error, VSFError):
+                log.exception("video job %d", entry.id)
+            end = messages.Failed(str(error) or type(error).__name__)
+        finally:
+            self.state = State()
+        if self._over.is_set() and not isinstance(end, messages.Result):
+            return  # it runs as far as the queue knows, and `recover` makes it the first again
+        try:
+            self._record(entry, end)
+        except VSFError as error:  # removed meanwhile, or the disk is full
+            log.warning("%s", error)
+
+    def _in_worker(self, entry: Entry) -> messages.Result | messages.Failed | messages.Cancelled:
+        if self._worker is None or not self._worker.alive:
+            self._end_worker()
+            self._worker = self._new_worker()
+        path = free_name(self._folder, entry.job.prompt, str(entry.job.seed), f".{entry.job.format}")
+        return self._worker.make(
+            entry.job,
+            path,
+            self._look,
+            lambda: self._over.is_set() or self._cancelled == entry.id,
+        )
+
+    def _look(self, event: messages.Event) -> None:
+        if isinstance(event, messages.Progress):
+            self.state = replace(
+                self.state,
+                stage=event.stage,
+                step=event.step,
+                steps=event.steps,
+                seconds_left=event.seconds_left,
+            )
+        elif isinstance(event, messages.Preview):
+            self.state = replace(self.state, preview=event.jpeg)
+        elif isinstance(event, messages.Note):
+            self.state = replace(self.state, notes=(*self.state.notes, event.text))
+
+    def _record(self, entry: Entry, end: messages.Result | messages.Failed | messages.Cancelled) -> None:
+        if isinstance(end, messages.Result):
+            self._queue.done(entry.id, end.path, end.infotext)
+        elif isinstance(end, messages.Cancelled):
+            self._queue.cancelled(entry.id)
+        else:
+            self._queue.failed(entry.id, f"{end.message}; {end.advice}" if end.advice else end.message)
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None

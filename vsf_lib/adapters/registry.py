@@ -81,7 +81,11 @@ class _Row:
 
 
 _FORGE = ("vsf_lib.adapters.forge_sd35", "vsf_lib.adapters.forge_flux")
-_TABLE = (_Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),)
+_TABLE = (
+    _Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),
+    _Row("WanPipeline", "vsf_lib.adapters.diffusers_wan"),
+    _Row("WanImageToVideoPipeline", "vsf_lib.adapters.diffusers_wan"),
+)
 
 
 def find_adapter(pipe: object) -> Adapter:

@@ -8,41 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from recorder import Recorder, difference, state
+from recorder import assert_rows_match as match_rows
 from reference_sd3 import Reference, negative_embedding
 from tiny_sd3 import LAYERS, T5_LENGTH, generate, make_pipeline
 from torch import Tensor
 
-from vsf_lib.adapters import guided
+from vsf_lib.adapters import encode_negatives, guided
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
 from vsf_lib.settings import Settings
 
 VSF = Settings(negative_prompt="wheels", alpha=1.5, beta=0.3)
-TOLERANCE = 2e-5
-
-
-class Recorder:
-    """What the denoiser was called with and what it gave, seen from outside of the guidance."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.inputs: list[dict[str, Any]] = []
-        self.outputs: list[Tensor] = []
-        self._handles = [
-            pipe.transformer.register_forward_pre_hook(self._before, with_kwargs=True),
-            pipe.transformer.register_forward_hook(self._after),
-        ]
-
-    def _before(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self.inputs.append(dict(kwargs))
-
-    def _after(self, module: Any, args: Any, output: Any) -> None:
-        self.outputs.append(output[0])
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +32,16 @@ def pipe() -> Any:
     return make_pipeline()
 
 
-def difference(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).abs().max())
-
-
 def assert_rows_match(
     pipe: Any, seen: Recorder, settings: Settings, negatives: list[Tensor | None], reference: Any = None
 ) -> None:
-    """Every row of every recorded call against its own float64 run; `negatives` has one entry per row."""
-    reference = reference or pipe.transformer
-    for inputs, output in zip(seen.inputs, seen.outputs, strict=True):
-        assert len(output) == len(negatives)
-        for row, negative in enumerate(negatives):
-            unguided = Reference(reference, None)(inputs, row)
-            expected = unguided if negative is None else Reference(reference, settings)(inputs, row, negative)
-            scale = float(unguided.std())
-            assert difference(output[row], expected) < TOLERANCE * scale
-            if negative is not None:  # or the comparison would prove nothing
-                assert difference(expected, unguided) > 0.02 * scale
+    model = reference or pipe.transformer
+    match_rows(
+        seen,
+        negatives,
+        lambda inputs, row: Reference(model, None)(inputs, row),
+        lambda inputs, row, negative: Reference(model, settings)(inputs, row, negative),
+    )
 
 
 def padded_embedding(pipe: Any, text: str) -> Tensor:
@@ -81,19 +49,6 @@ def padded_embedding(pipe: Any, text: str) -> Tensor:
         text, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
     )
     return encoded[0][0]
-
-
-def state(pipe: Any) -> Any:
-    """Everything that guidance could leave behind."""
-    transformer = pipe.transformer
-    return (
-        set(pipe.__dict__),
-        {name: set(module.__dict__) for name, module in transformer.named_modules()},
-        {name: id(processor) for name, processor in transformer.attn_processors.items()},
-        [len(hooks) for name, hooks in transformer.__dict__.items() if "hooks" in name and hooks is not None],
-        id(pipe.encode_prompt.__func__),
-        id(pipe.maybe_free_model_hooks.__func__),
-    )
 
 
 # The numbers
@@ -314,6 +269,16 @@ def test_prompts_given_as_embeddings(shared: Any) -> None:
             output_type="latent",
         )
     assert_rows_match(shared, seen, VSF, [negative_embedding(shared, "wheels")] * 2)
+
+
+@pytest.mark.parametrize("method", ["vsf", "nag"])
+def test_negatives_encoded_beforehand(shared: Any, method: str) -> None:
+    settings = VSF.changed(method=method)
+    with guided(shared, settings, ["wheels", "big roof"]):
+        expected = generate(shared, ["a red car", "a boat"], num_inference_steps=1)
+    negatives = encode_negatives(shared, settings, ["wheels", "big roof"], max_sequence_length=T5_LENGTH)
+    with guided(shared, settings, negative_embeddings=negatives):
+        assert torch.equal(generate(shared, ["a red car", "a boat"], num_inference_steps=1), expected)
 
 
 def test_a_window_between_two_steps_is_an_error(shared: Any) -> None:

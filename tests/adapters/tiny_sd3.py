@@ -154,14 +154,17 @@ def make_pipeline(*, t5: bool = True, seed: int = 0) -> Any:
     return pipe
 
 
-def enliven(*models: torch.nn.Module) -> None:
-    """Draws weights that keep the variance of what passes through, and biases and norms that are not idle."""
+def enliven(*models: torch.nn.Module, tables: tuple[str, ...] = ("embed", "shared")) -> None:
+    """Draws weights that keep the variance of what passes through, and biases and norms that are not idle.
+
+    Weights with one of `tables` in their name are looked up, or meant to be large.
+    """
     for model in models:
         for name, parameter in model.named_parameters():
             with torch.no_grad():
                 if parameter.ndim >= 2:
                     fan_in = parameter[0].numel()
-                    parameter.normal_(0, 1 if "embed" in name or "shared" in name else fan_in**-0.5)
+                    parameter.normal_(0, 1 if any(part in name for part in tables) else fan_in**-0.5)
                 elif "norm" in name and name.endswith("weight"):
                     parameter.uniform_(1, 2)
                 else:

@@ -9,7 +9,7 @@ import torch
 from attention_reference import draw, regions
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from vsf_lib.attention import nag_attention, nasa_attention
+from vsf_lib.attention import nag_attention, nag_cross_attention, nasa_attention, nasa_cross_attention
 
 
 def attention(q, k, v, rows, cols, hidden=None):
@@ -91,6 +91,49 @@ def test_nasa_matches_its_formula(order, masked, kernel):
     torch.testing.assert_close(got.double(), want, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("negative_batch", [1, 2])
+def test_cross_attention_matches_the_formulas(negative_batch, masked):
+    q = draw(6, 13, count=1)[0]
+    k, v = draw(7, 5, count=2)
+    k_n, v_n = draw(8, 4, batch=negative_batch, count=2)
+    mask = torch.arange(4) < torch.tensor([[4], [2]]) if masked else None
+    pair = {"negative": (k_n, v_n), "negative_mask": mask}
+
+    def over(keys, values, hidden=None):
+        logits = q.double() @ keys.double().mT / math.sqrt(q.shape[3])
+        if hidden is not None:
+            logits = logits.masked_fill(hidden[:, None, None, :], -math.inf)
+        return logits.softmax(-1) @ values.double()
+
+    z_pos, z_neg = over(k, v), over(k_n, v_n, None if mask is None else ~mask)
+    alpha = torch.tensor([0.15, 0.5])
+    got = nasa_cross_attention(q, k, v, **pair, alpha=alpha)
+    want = z_pos - alpha.double()[:, None, None, None] * z_neg
+    torch.testing.assert_close(got.double(), want, atol=2e-6, rtol=0)
+    for phi, tau, a, p in ((4.0, 2.5, 0.125, 1), (torch.tensor([1.0, 11.0]), 1.5, alpha, 2)):
+        got = nag_cross_attention(q, k, v, **pair, phi=phi, tau=tau, alpha=a, p=p)
+        want = nag(phi, tau, a, p)(z_pos, z_neg)
+        torch.testing.assert_close(got.double(), want, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_alpha_zero_switches_a_row_of_cross_attention_off_exactly(dtype):
+    q = draw(9, 13, count=1, dtype=dtype)[0]
+    k, v = draw(10, 5, count=2, dtype=dtype)
+    pair, off = draw(11, 4, batch=1, count=2, dtype=dtype), torch.tensor([0.0, 0.5])
+    unguided = sdpa(q, k, v)
+    for out in (
+        nasa_cross_attention(q, k, v, negative=tuple(pair), alpha=off),
+        nag_cross_attention(q, k, v, negative=tuple(pair), phi=4.0, tau=2.5, alpha=off),
+    ):
+        assert out.dtype == dtype
+        assert torch.equal(out[0], unguided[0])
+        assert not torch.equal(out[1], unguided[1])
+    nothing = tuple(x[:, :, :0] for x in pair)
+    assert torch.equal(nasa_cross_attention(q, k, v, negative=nothing, alpha=0.5), unguided)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_alpha_zero_switches_a_row_off_exactly(dtype):
     where = named("IPN", 13, 5, 4)
@@ -121,5 +164,7 @@ def test_bad_arguments_are_named():
         nag_attention(q, k, v, **where, phi=math.nan, tau=2.5, alpha=0.5)
     with pytest.raises(ValueError, match="alpha"):
         nasa_attention(q, k, v, **where, alpha=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="V_N"):
+        nag_cross_attention(q, k, v, negative=(k, v[..., :3]), phi=4.0, tau=2.5, alpha=0.5)
     with pytest.raises(ValueError, match="magic"):
         nasa_attention(q, k, v, **where, alpha=0.5, kernel="magic")

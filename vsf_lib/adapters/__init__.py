@@ -6,10 +6,14 @@ met.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.registry import find_adapter
@@ -18,7 +22,7 @@ from vsf_lib.attention.kernels import check_kernel_name
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.settings import Settings
 
-__all__ = ["Guidance", "Report", "guided"]
+__all__ = ["Guidance", "Report", "encode_negatives", "guided"]
 
 
 @dataclass
@@ -39,6 +43,7 @@ def guided(
     settings: Settings,
     negative_prompts: str | Sequence[str] | None = None,
     *,
+    negative_embeddings: Sequence[Tensor] | None = None,
     record_share: bool = False,
     kernel: str = "auto",
 ) -> Iterator[Guidance]:
@@ -49,6 +54,9 @@ def guided(
     those methods are defined. `pipe(negative_prompt=..., guidance_scale=...)` keeps its own meaning, and its
     unconditional rows and calls stay unguided. With method "off" nothing is touched or checked.
 
+    `negative_embeddings`, from `encode_negatives` with the same settings, takes their place where the text
+    encoders are gone by the time the pipeline runs.
+
     `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report.
 
     Raises ModelError for a pipeline that cannot be guided, PromptError for an empty negative prompt, and
@@ -58,7 +66,13 @@ def guided(
     if settings.method == "off":
         yield guidance
         return
-    texts = _texts(settings.negative_prompt if negative_prompts is None else negative_prompts)
+    negatives: Sequence[str] | Sequence[Tensor]
+    if negative_embeddings is None:
+        negatives = _texts(settings, negative_prompts)
+    elif negative_prompts is None:
+        negatives = _embeddings(negative_embeddings)
+    else:
+        raise PromptError("negative_prompts and negative_embeddings were both given: leave one of them out")
     if record_share and settings.method != "vsf":
         raise SettingsError(f'method "{settings.method}" has no share to record; use method "vsf"')
     try:
@@ -74,11 +88,48 @@ def guided(
         raise SettingsError(
             f'blocks is "{settings.blocks}", but only Flux has two kinds of block: set it to "both"'
         )
-    with Session(pipe, adapter, settings, texts, guidance.reports, kernel=kernel, record_share=record_share):
+    if negative_embeddings is None:
+        adapter.check_encoders(pipe)
+    with Session(
+        pipe, adapter, settings, negatives, guidance.reports, kernel=kernel, record_share=record_share
+    ):
         yield guidance
 
 
-def _texts(negative_prompts: str | Sequence[str]) -> tuple[str, ...]:
+def encode_negatives(
+    pipe: Any,
+    settings: Settings,
+    negative_prompts: str | Sequence[str] | None = None,
+    *,
+    max_sequence_length: int | None = None,
+) -> list[Tensor]:
+    """The negative embeddings `[n, C]` that `guided` would make, for a pipeline that drops its encoders.
+
+    `max_sequence_length` is what the pipeline is called with, for the methods whose negative is padded like
+    a prompt; None is the pipeline's own default. Raises ModelError and PromptError as `guided` does.
+    """
+    texts = _texts(settings, negative_prompts)
+    adapter = find_adapter(pipe)
+    adapter.check_encoders(pipe)
+    if max_sequence_length is None:
+        max_sequence_length = inspect.signature(type(pipe).__call__).parameters["max_sequence_length"].default
+    asked = {"max_sequence_length": max_sequence_length}
+    with torch.no_grad():
+        return adapter.negative(pipe, texts, settings.negative_form, asked, pipe.encode_prompt)
+
+
+def _embeddings(negative_embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    shapes = [tuple(embedding.shape) for embedding in negative_embeddings]
+    if not shapes or not all(len(shape) == 2 and shape[0] > 0 for shape in shapes):
+        raise PromptError(
+            f"the negative embeddings have the shapes {shapes}, but must be [tokens, width] each: make them "
+            "with encode_negatives"
+        )
+    return tuple(negative_embeddings)
+
+
+def _texts(settings: Settings, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    negative_prompts = settings.negative_prompt if given is None else given
     texts = (negative_prompts,) if isinstance(negative_prompts, str) else tuple(negative_prompts)
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise PromptError(

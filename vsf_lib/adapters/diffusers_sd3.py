@@ -18,33 +18,32 @@ from diffusers.models.attention_processor import Attention, JointAttnProcessor2_
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 from torch import Tensor, nn
 
-from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.diffusers_pipeline import (
+    TEXT,
+    DiffusersAdapter,
+    check_not_compiled,
+    check_parts,
+    t5_encoder,
+)
+from vsf_lib.adapters.joint import attend
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import TextEncoder, encode_unpadded, join_clip_and_t5
 
-# T5 has no table of positions; this is the longest text that SD3 was trained with and its pipeline accepts.
-_T5_LIMIT = 512
-_TEXT = "encoder_hidden_states"
 
-
-class Sd3Adapter:
+class Sd3Adapter(DiffusersAdapter):
     """See `registry.Adapter`."""
 
-    extrapolates = False
+    def check_encoders(self, pipe: Any) -> None:
+        check_parts(
+            pipe,
+            ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+            "load it with its CLIP text encoders (only the T5 one, text_encoder_3, may be left out)",
+        )
 
     def denoiser(self, pipe: Any) -> nn.Module:
-        for part in ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
-            if getattr(pipe, part, None) is None:
-                raise ModelError(
-                    f"this pipeline has no {part}, so the negative prompt cannot be encoded; load it with "
-                    "its CLIP text encoders (only the T5 one, text_encoder_3, may be left out)"
-                )
         transformer: nn.Module = pipe.transformer
-        if any(_compiled(module) for module in transformer.modules()):
-            raise ModelError(
-                "the transformer is compiled (torch.compile), and its frozen attention cannot be guided; "
-                "load the pipeline without compiling it"
-            )
+        check_not_compiled(transformer)
         self.layers(transformer)
         return transformer
 
@@ -61,20 +60,6 @@ class Sd3Adapter:
             layers[name] = attn
         return layers
 
-    def prompts(self, arguments: Mapping[str, Any], conditional: Tensor) -> int:
-        prompt = arguments.get("prompt")
-        if prompt is None:
-            return len(conditional)
-        return 1 if isinstance(prompt, str) else len(prompt)
-
-    def encoded(
-        self, arguments: Mapping[str, Any], result: Sequence[Tensor | None]
-    ) -> tuple[Tensor, Tensor | None]:
-        conditional, unconditional = result[0], result[1]
-        if conditional is None:
-            raise GuidanceError("the pipeline encoded no prompt; call it with prompt or prompt_embeds")
-        return conditional, unconditional if arguments.get("do_classifier_free_guidance", True) else None
-
     def negative(
         self,
         pipe: Any,
@@ -82,7 +67,6 @@ class Sd3Adapter:
         form: str,
         arguments: Mapping[str, Any],
         encode_prompt: Callable[..., Any],
-        like: Tensor,
     ) -> list[Tensor]:
         lora_scale = arguments.get("lora_scale")
         if form == "padded":
@@ -98,43 +82,33 @@ class Sd3Adapter:
             device = arguments.get("device") or pipe._execution_device
             # The same layer of CLIP as the positive prompt's: both meet in one attention.
             clip = _clip_encoders(pipe, device, arguments.get("clip_skip") or 0)
-            t5 = _t5_encoder(pipe, device)
+            t5 = None
+            if pipe.text_encoder_3 is not None and pipe.tokenizer_3 is not None:
+                t5 = t5_encoder(pipe.tokenizer_3, pipe.text_encoder_3, device)
             encode = partial(encode_unpadded, words_only=form == "words")
             with torch.no_grad(), _text_lora(pipe, lora_scale):
                 rows = [
                     join_clip_and_t5(
                         [encode(text, encoder) for encoder in clip],
                         None if t5 is None else encode(text, t5),
-                        like.shape[-1],
+                        pipe.transformer.config.joint_attention_dim,
                     )
                     for text in texts
                 ]
-        return [row.to(device=like.device, dtype=like.dtype) for row in rows]
+        return list(rows)
 
     def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         if kwargs.get("skip_layers") is not None:
             # Skip-layer guidance compares with a weakened prediction: guiding it would cancel out.
             return None
-        text = kwargs.get(_TEXT, args[1] if len(args) > 1 else None)
-        if not isinstance(text, Tensor):
-            raise GuidanceError("the transformer was called without text, which no step of the pipeline does")
-        return text
+        return super().text(args, kwargs)
 
-    def joined(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], negative: Tensor
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        text = kwargs.get(_TEXT, args[1] if len(args) > 1 else None)
-        both = torch.cat([text, negative], dim=1)
-        if _TEXT in kwargs:
-            return args, {**kwargs, _TEXT: both}
-        return (args[0], both, *args[2:]), dict(kwargs)
+    def arguments(self, kwargs: Mapping[str, Any], negative: Tensor) -> dict[str, Any]:
+        text: Tensor = kwargs[TEXT]
+        return {**kwargs, TEXT: torch.cat([text, negative.expand(len(text), -1, -1)], dim=1)}
 
-    def processor(self, name: str, call: GuidedCall) -> Any:
+    def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
         return _GuidedJointAttention(name, call)
-
-    def output(self, output: Any) -> Tensor:
-        tensor: Tensor = output[0]
-        return tensor
 
 
 ADAPTER = Sd3Adapter()
@@ -170,7 +144,8 @@ class _GuidedJointAttention:
             ("add_v_proj", None),
         )
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
-        out = self._call.attend(
+        out = attend(
+            self._call,
             self._name,
             q,
             k,
@@ -197,10 +172,6 @@ def _project(attn: Attention, x: Tensor, *parts: tuple[str, str | None]) -> list
     return heads
 
 
-def _compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-
-
 def _clip_encoders(pipe: Any, device: Any, clip_skip: int) -> list[TextEncoder]:
     def encoder(tokenizer: Any, model: Any) -> TextEncoder:
         def features(ids: Tensor) -> Tensor:
@@ -211,18 +182,6 @@ def _clip_encoders(pipe: Any, device: Any, clip_skip: int) -> list[TextEncoder]:
         return TextEncoder(tokenizer, features, limit, chunked=True)
 
     return [encoder(pipe.tokenizer, pipe.text_encoder), encoder(pipe.tokenizer_2, pipe.text_encoder_2)]
-
-
-def _t5_encoder(pipe: Any, device: Any) -> TextEncoder | None:
-    model = pipe.text_encoder_3
-    if model is None or pipe.tokenizer_3 is None:
-        return None
-
-    def features(ids: Tensor) -> Tensor:
-        hidden: Tensor = model(ids.to(device))[0]
-        return hidden.to(dtype=model.dtype, device=device)
-
-    return TextEncoder(pipe.tokenizer_3, features, _T5_LIMIT, chunked=False)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from vsf_lib.adapters.call import Batch, GuidedCall
 from vsf_lib.adapters.generation import Report, log_report
-from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.joint import attend as attend_jointly
 from vsf_lib.adapters.steps import claimed_steps
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import stack_rows
@@ -161,17 +162,17 @@ class SamplingPass:
             return run(args)
 
         text = conditioning[TEXT]
-        call, negative = self._open(step, rows, text)
+        call = self._open(step, rows, text)
         if not call.n_n:
             self._empty.add(step)
             return run(args)
-        joined = {**conditioning, TEXT: torch.cat([negative, text], dim=1)}
+        joined = {**conditioning, TEXT: torch.cat([call.batch.negative, text], dim=1)}
         with self._reached(call, text.shape[1] + call.n_n) as ran:
             output = run({**args, "c": joined})
         self._close(step, call, ran, output)
         return output
 
-    def _open(self, step: int, rows: tuple[bool, ...], text: Tensor) -> tuple[GuidedCall, Tensor]:
+    def _open(self, step: int, rows: tuple[bool, ...], text: Tensor) -> GuidedCall:
         embeddings = self.negatives(step)
         if self._stacked is None or self._stacked[0] is not embeddings:
             like = [embedding.to(text) for embedding in embeddings]
@@ -186,13 +187,12 @@ class SamplingPass:
         times = len(rows) // len(negative)
         if rows not in self._rows:  # kept: a tensor made of Python values waits for the device
             self._rows[rows] = None if all(rows) else torch.tensor(rows, device=text.device)
-        call = GuidedCall(
-            settings=self.settings,
-            n_n=negative.shape[1],
-            guided_rows=self._rows[rows],
-            negative_mask=None if mask is None else mask.repeat(times, 1),
+        batch = Batch(
+            negative.repeat(times, 1, 1),
+            None if mask is None else mask.repeat(times, 1),
+            self._rows[rows],
         )
-        return call, negative.repeat(times, 1, 1)
+        return GuidedCall(self.settings, batch)
 
     @contextmanager
     def _reached(self, call: GuidedCall, text: int) -> Iterator[dict[str, BlockCall]]:
@@ -208,7 +208,7 @@ class SamplingPass:
             block.seen = True
             n, p = call.n_n, block.text
             regions = {"negative": slice(0, n), "positive": slice(n, p), "image": slice(p, p + block.image)}
-            return call.attend(block.name, q, k, v, **regions, silent=not block.guided)
+            return attend_jointly(call, block.name, q, k, v, **regions, silent=not block.guided)
 
         def enter(name: str) -> Function:
             def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

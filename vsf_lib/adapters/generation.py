@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.call import Batch, GuidedCall
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
 from vsf_lib.adapters.steps import claimed_steps, current_step
@@ -39,19 +39,12 @@ class Report:
     guided_steps: tuple[int, ...]
     interrupted: bool
     images: int
+    """How many pictures or videos."""
     negative_tokens: tuple[int, ...]
-    """Per image, the length of its negative embedding."""
+    """Per picture or video, the length of its negative embedding."""
     share: Tensor | None
-    """`[guided steps, images, n_i]`: the negative's share of each image token's attention, if recorded."""
-
-
-class _Batch(NamedTuple):
-    """What the guided calls of one arrangement of rows share; fields as in GuidedCall."""
-
-    negative: Tensor
-    mask: Tensor | None
-    guided: Tensor | None
-    picked: Tensor | None
+    """`[guided steps, images, n_i]`: the negative's share of each image or video token's attention, if
+    recorded."""
 
 
 class Generation:
@@ -74,7 +67,8 @@ class Generation:
         self._settings = settings
         self._rows = rows
         self._lengths = tuple(len(negative) for negative in negatives)
-        self._negative, self._mask = stack_rows(negatives)
+        self._alike = all(negative is negatives[0] for negative in negatives)
+        self._negative, self._mask = stack_rows(negatives[:1] if self._alike else negatives)
         self._kernel = kernel
         self._record_share = record_share
         self._run: set[int] = set()
@@ -83,12 +77,10 @@ class Generation:
         self._kernels: set[str] = set()
         self._shares: dict[int, Tensor] = {}
         self._finite: Tensor | None = None
-        self._batches: dict[tuple[bool, ...], _Batch] = {}
+        self._batches: dict[tuple[bool, ...], Batch] = {}
 
-    def open(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[GuidedCall, tuple[Any, ...], dict[str, Any]] | None:
-        """The guided call that a denoiser call becomes, with its arguments; None leaves it as it is."""
+    def open(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GuidedCall | None:
+        """The guided call that a denoiser call becomes; None leaves it as it is."""
         text = self._adapter.text(args, kwargs)
         if text is None:
             return None
@@ -100,25 +92,16 @@ class Generation:
 
         batch = self._batches.get(rows)
         if batch is None:  # kept, because a tensor made from Python numbers waits for the device
-            batch = self._batches[rows] = self._batch(rows)
-        call = GuidedCall(
-            settings=self._settings,
-            n_n=batch.negative.shape[1],
-            guided_rows=batch.guided,
-            picked=batch.picked,
-            negative_mask=batch.mask,
-            kernel=self._kernel,
-            record_share=self._record_share,
-        )
-        return call, *self._adapter.joined(args, kwargs, batch.negative)
+            batch = self._batches[rows] = self._batch(rows, text)
+        return GuidedCall(self._settings, batch, kernel=self._kernel, record_share=self._record_share)
 
-    def _batch(self, rows: tuple[bool, ...]) -> _Batch:
+    def _batch(self, rows: tuple[bool, ...], text: Tensor) -> Batch:
         # Unconditional rows carry the negative too, because a batch has one length, and are switched off.
-        times = len(rows) // len(self._negative)
-        guided = None if all(rows) else torch.tensor(rows, device=self._negative.device)
-        return _Batch(
-            self._negative.repeat(times, 1, 1),
-            None if self._mask is None else self._mask.repeat(times, 1),
+        times = 1 if self._alike else len(rows) // len(self._negative)
+        guided = None if all(rows) else torch.tensor(rows, device=text.device)
+        return Batch(
+            self._negative.to(text).repeat(times, 1, 1),
+            None if self._mask is None else self._mask.to(text.device).repeat(times, 1),
             guided,
             None if guided is None else guided.nonzero().flatten(),
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.joint import GuidedCall
+from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.errors import ModelError
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class Adapter(Protocol):
 
     extrapolates: bool
     """Whether `Settings.negative_scale` (eq. 10) means something for this network's embeddings."""
+
+    def check_encoders(self, pipe: Any) -> None:
+        """Raises ModelError, with the remedy, if the pipeline lacks what encodes a negative prompt."""
 
     def denoiser(self, pipe: Any) -> nn.Module:
         """The network to guide, after checking that pipe and network can be; raises ModelError with the
@@ -51,9 +54,8 @@ class Adapter(Protocol):
         form: str,
         arguments: Mapping[str, Any],
         encode_prompt: Callable[..., Any],
-        like: Tensor,
     ) -> list[Tensor]:
-        """The negative embeddings `[n, C]`, one per text, with `like`'s dtype and device.
+        """The negative embeddings `[n, C]`, one per text, where `arguments` are what `encode_prompt` gets.
 
         `form` is "padded" like a prompt, "all" tokens without padding, or the "words" of those alone.
         """
@@ -61,12 +63,11 @@ class Adapter(Protocol):
     def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         """The text `[B, n_p, C]` of a denoiser call, or None for a call that must stay as it is."""
 
-    def joined(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], negative: Tensor
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's arguments with N `[B, n_n, C]` at the outer end of the text."""
+    def arguments(self, kwargs: Mapping[str, Any], negative: Tensor) -> dict[str, Any]:
+        """A guided call's arguments: with N `[B or 1, n_n, C]` at the outer end of the text where both go
+        through the network together (joint attention), as they are where N does not (cross-attention)."""
 
-    def processor(self, name: str, call: GuidedCall) -> Any:
+    def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
         """What takes the place of the layer's own processor during one guided call."""
 
     def output(self, output: Any) -> Tensor:
@@ -80,7 +81,11 @@ class _Row:
 
 
 _FORGE = ("vsf_lib.adapters.forge_sd35", "vsf_lib.adapters.forge_flux")
-_TABLE = (_Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),)
+_TABLE = (
+    _Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),
+    _Row("WanPipeline", "vsf_lib.adapters.diffusers_wan"),
+    _Row("WanImageToVideoPipeline", "vsf_lib.adapters.diffusers_wan"),
+)
 
 
 def find_adapter(pipe: object) -> Adapter:

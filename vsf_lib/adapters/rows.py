@@ -6,6 +6,8 @@ which calls come, and refuses to guess. Knows nothing of attention or of how the
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor
 
@@ -19,14 +21,18 @@ class TextRows:
         """Takes what the pipeline encoded, `[R, n_p, C]` each; `unconditional` only if it will be used."""
         self._conditional = conditional
         self._unconditional = unconditional
-        # A pipeline passes the same tensor in every step: comparing once per tensor spares a wait per step.
-        self._answered: tuple[Tensor, tuple[bool, ...]] | None = None
+        # A pipeline passes the same tensors in every step, at most two in turn: comparing once per tensor
+        # spares a wait per step.
+        self._answered: deque[tuple[Tensor, tuple[bool, ...]]] = deque(maxlen=2)
 
     def guided(self, text: Tensor) -> tuple[bool, ...]:
         """For each row of a call's text: is it a prompt (True) or unconditional (False)."""
-        if self._answered is None or self._answered[0] is not text:
-            self._answered = (text, self._compare(text))
-        return self._answered[1]
+        for known, answer in self._answered:
+            if known is text:
+                return answer
+        answer = self._compare(text)
+        self._answered.append((text, answer))
+        return answer
 
     def _compare(self, text: Tensor) -> tuple[bool, ...]:
         cond, uncond = self._conditional, self._unconditional
@@ -54,5 +60,6 @@ class TextRows:
         )
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device)))
+def _same(text: Tensor, encoded: Tensor) -> bool:
+    """Whether a call's text is what was encoded, which a pipeline may have moved and rounded."""
+    return text is encoded or (text.shape == encoded.shape and torch.equal(text, encoded.to(text)))

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.adapters.generation import Generation, Report
-from vsf_lib.adapters.joint import GuidedCall
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
 from vsf_lib.errors import GuidanceError, PromptError
@@ -43,7 +43,7 @@ class Session:
         pipe: Any,
         adapter: Adapter,
         settings: Settings,
-        negatives: Sequence[str],
+        negatives: Sequence[str] | Sequence[Tensor],
         reports: list[Report],
         *,
         kernel: str,
@@ -119,13 +119,21 @@ class Session:
 
         conditional, unconditional = self._adapter.encoded(asked, result)
         prompts = self._adapter.prompts(asked, conditional)
-        texts = self._negatives
-        if len(texts) not in (1, prompts):
+        negatives = self._negatives
+        if len(negatives) not in (1, prompts):
             raise PromptError(
-                f"{len(texts)} negative prompts for {prompts} prompts: give one for all, or one for each"
+                f"{len(negatives)} negative prompts for {prompts} prompts: give one for all, or one for each"
             )
-        form = self._settings.negative_form
-        embeddings = self._adapter.negative(self._pipe, texts, form, asked, encode_prompt, conditional)
+        texts = [negative for negative in negatives if isinstance(negative, str)]
+        embeddings = [negative for negative in negatives if isinstance(negative, Tensor)]
+        if texts:
+            form = self._settings.negative_form
+            embeddings = self._adapter.negative(self._pipe, texts, form, asked, encode_prompt)
+        if any(embedding.shape[-1] != conditional.shape[-1] for embedding in embeddings):
+            raise PromptError(
+                f"a negative embedding has width {embeddings[0].shape[-1]} and the prompt's has "
+                f"{conditional.shape[-1]}: encode the negative with the model that it is for"
+            )
         per_prompt = len(conditional) // prompts
         self._generation = Generation(
             self._pipe,
@@ -152,15 +160,14 @@ class Session:
                 "the denoiser was called outside of a generation: call the pipeline itself, or leave the "
                 "guidance"
             )
-        opened = self._generation.open(args, kwargs)
-        if opened is None:
+        call = self._call = self._generation.open(args, kwargs)
+        if call is None:
             return None
-        self._call, args, kwargs = opened
         for name, layer in self._adapter.layers(self._denoiser).items():
-            ours = self._adapter.processor(name, self._call)
+            ours = self._adapter.processor(self._denoiser, name, call)
             self._exchanged.append(_Exchanged(name, layer, layer.processor, ours))
             layer.processor = ours
-        return args, kwargs
+        return args, self._adapter.arguments(kwargs, call.batch.negative)
 
     def _after_call(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any

@@ -10,7 +10,7 @@ the logits I -> N, w the share of a query's attention that the negative prompt g
 
 from __future__ import annotations
 
-from .baselines import nag_attention, nasa_attention
+from .baselines import nag_attention, nag_cross_attention, nasa_attention, nasa_cross_attention
 from .cross import cross_attention
 from .joint import joint_attention
 from .kernels import KERNELS, Kernel, plan_kernel
@@ -21,6 +21,8 @@ __all__ = [
     "cross_attention",
     "joint_attention",
     "nag_attention",
+    "nag_cross_attention",
     "nasa_attention",
+    "nasa_cross_attention",
     "plan_kernel",
 ]

@@ -1,7 +1,8 @@
-"""The methods VSF is compared with: NASA and NAG, on joint attention.
+"""The methods VSF is compared with: NASA and NAG, on joint and on cross-attention.
 
-Owns their two formulas. Both need attention of the image rows over [I, P] (Z+) and over [I, N] (Z-); text
-rows stay with their own text: P over [I, P] as unguided, N over [I, N]. Must not know models.
+Owns their two formulas. In joint attention both need the image rows' attention over [I, P] (Z+) and over
+[I, N] (Z-), and text rows stay with their own text: P over [I, P] as unguided, N over [I, N]. In
+cross-attention Z+ looks at P alone and Z- at N alone, and there are no text rows. Must not know models.
 
 Sources: NASA, Nguyen et al., "SNOOPI"; NAG, Chen et al., "Normalized Attention Guidance", section 4; the VSF
 paper's section 4 for the settings it compares with.
@@ -25,12 +26,16 @@ from .layout import (
     mask_bias,
     new_output,
     read_mask,
+    read_pair,
     read_regions,
     read_scalar,
     take,
     wide,
     within,
 )
+
+Formula = Callable[[Tensor, Tensor], Tensor]
+"""Z+ and Z- of the image rows, wide, to the guided Z."""
 
 
 def nasa_attention(
@@ -50,16 +55,24 @@ def nasa_attention(
     alpha: float or `[B]`; 0 switches a row off exactly. Other arguments as in `joint_attention`; no
     log-sum-exp is needed, so every `kernel` but "masked" means plain calls of F.scaled_dot_product_attention.
     """
-    a = read_scalar("alpha", alpha, q)
-    return _combine(
-        q,
-        k,
-        v,
-        (image, positive, negative),
-        negative_mask,
-        kernel,
-        lambda z_pos, z_neg: z_pos - z_neg * a,
-    )
+    formula = _nasa(q, alpha)
+    return _joint(q, k, v, (image, positive, negative), negative_mask, kernel, formula)
+
+
+def nasa_cross_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    negative: tuple[Tensor, Tensor],
+    alpha: Strength,
+    negative_mask: Tensor | None = None,
+) -> Tensor:
+    """Z = Z+ - alpha Z-; q and the result `[B, H, n_i, D]`, k and v `[B, H, n_p, D]`.
+
+    negative: (K_N, V_N), `[B or 1, H, n_n, D]`; n_n may be 0. alpha as in `nasa_attention`.
+    """
+    return _cross(q, k, v, negative, negative_mask, _nasa(q, alpha))
 
 
 def nag_attention(
@@ -86,26 +99,72 @@ def nag_attention(
     phi, tau, alpha: floats or `[B]`; alpha = 0 switches a row off exactly. (NAG's code calls phi + 1 its
     scale.) p: 1 as in the paper, 2 as in the authors' Flux code. `kernel` as in `nasa_attention`.
     """
+    formula = _nag(q, phi, tau, alpha, p)
+    return _joint(q, k, v, (image, positive, negative), negative_mask, kernel, formula)
+
+
+def nag_cross_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    negative: tuple[Tensor, Tensor],
+    phi: Strength,
+    tau: Strength,
+    alpha: Strength,
+    p: float = 1,
+    negative_mask: Tensor | None = None,
+) -> Tensor:
+    """NAG's formula; tensors as in `nasa_cross_attention`, strengths as in `nag_attention`."""
+    return _cross(q, k, v, negative, negative_mask, _nag(q, phi, tau, alpha, p))
+
+
+def _nasa(q: Tensor, alpha: Strength) -> Formula:
+    a = read_scalar("alpha", alpha, q)
+    return lambda z_pos, z_neg: z_pos - z_neg * a
+
+
+def _nag(q: Tensor, phi: Strength, tau: Strength, alpha: Strength, p: float) -> Formula:
     phi, tau, a = read_scalar("phi", phi, q), read_scalar("tau", tau, q), read_scalar("alpha", alpha, q)
 
-    def combine(z_pos: Tensor, z_neg: Tensor) -> Tensor:
+    def formula(z_pos: Tensor, z_neg: Tensor) -> Tensor:
         z = z_pos + (z_pos - z_neg) * phi
         norm_pos = torch.linalg.vector_norm(z_pos, p, dim=(1, 3), keepdim=True)
         norm = torch.linalg.vector_norm(z, p, dim=(1, 3), keepdim=True)
         limit = (norm_pos * tau / norm.clamp(min=1e-6)).clamp(max=1)
         return z * (limit * a) + z_pos * (1 - a)
 
-    return _combine(q, k, v, (image, positive, negative), negative_mask, kernel, combine)
+    return formula
 
 
-def _combine(
+def _cross(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    negative: tuple[Tensor, Tensor],
+    negative_mask: Tensor | None,
+    formula: Formula,
+) -> Tensor:
+    """Z+ over P and Z- over N to the formula, in float32."""
+    q, k, v, k_n, v_n = autocast(q, k, v, *negative)
+    check_qkv(q, k, v)
+    k_n, v_n = read_pair(q, k_n, v_n)
+    mask = read_mask(negative_mask, q, k_n.shape[2])
+    z_pos = sdpa(q, k, v)
+    if k_n.shape[2] == 0:
+        return z_pos
+    z_neg = sdpa(q, k_n, v_n, attn_mask=mask_bias(mask, q))
+    return formula(z_pos.to(wide(q.dtype)), z_neg.to(wide(q.dtype))).to(q.dtype)
+
+
+def _joint(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     slices: tuple[slice, slice, slice],
     negative_mask: Tensor | None,
     kernel: str,
-    combine: Callable[[Tensor, Tensor], Tensor],
+    formula: Formula,
 ) -> Tensor:
     """Z+ and Z- to the formula, in float32 on image rows; the text's rows to their places."""
     check_kernel_name(kernel)
@@ -122,7 +181,7 @@ def _combine(
         return sdpa(q, k, v)
     z_pos = _see(q, k, v, i, p, None, kernel)
     z_neg = _see(q, k, v, i, n, mask_bias(mask, q), kernel)
-    z = combine(z_pos[:, :, within(i, [p])].to(wide(q.dtype)), z_neg[:, :, within(i, [n])].to(wide(q.dtype)))
+    z = formula(z_pos[:, :, within(i, [p])].to(wide(q.dtype)), z_neg[:, :, within(i, [n])].to(wide(q.dtype)))
     out = new_output(q)
     out[:, :, i] = z
     out[:, :, p] = z_pos[:, :, within(p, [i])]

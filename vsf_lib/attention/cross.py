@@ -20,6 +20,7 @@ from .layout import (
     read_alpha,
     read_beta,
     read_mask,
+    read_pair,
     row_bias,
     split_alpha,
     split_beta,
@@ -57,15 +58,8 @@ def cross_attention(
     check_kernel_name(kernel)
     q, k, v, k_n, v_n = autocast(q, k, v, *negative)
     check_qkv(q, k, v)
-    batch, heads, n_i, width = q.shape
-    for name, x in (("K_N", k_n), ("V_N", v_n)):
-        if x.ndim != 4 or x.shape[0] not in (1, batch) or x.shape[1] != heads or x.shape[3] != width:
-            raise ValueError(f"{name} must be [{batch} or 1, {heads}, n_n, {width}], got {list(x.shape)}")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, the queries are {q.dtype} on {q.device}")
-    if k_n.shape[2] != v_n.shape[2]:
-        raise ValueError(f"K_N has {k_n.shape[2]} tokens and V_N {v_n.shape[2]}")
-    k_n, v_n = k_n.expand(batch, -1, -1, -1), v_n.expand(batch, -1, -1, -1)
+    batch, heads, n_i, _ = q.shape
+    k_n, v_n = read_pair(q, k_n, v_n)
     n_n = k_n.shape[2]
     mask = read_mask(negative_mask, q, n_n)
     alpha, beta = read_alpha(alpha, q, n_n), read_beta(beta, q, n_n, mask)

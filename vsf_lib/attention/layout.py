@@ -72,6 +72,19 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError("q, k and v must have at least one token")
 
 
+def read_pair(q: Tensor, k_n: Tensor, v_n: Tensor) -> tuple[Tensor, Tensor]:
+    """K_N and V_N of cross-attention, `[B or 1, H, n_n, D]`, checked against q and as `[B, H, n_n, D]`."""
+    batch, heads, _, width = q.shape
+    for name, x in (("K_N", k_n), ("V_N", v_n)):
+        if x.ndim != 4 or x.shape[0] not in (1, batch) or x.shape[1] != heads or x.shape[3] != width:
+            raise ValueError(f"{name} must be [{batch} or 1, {heads}, n_n, {width}], got {list(x.shape)}")
+        if x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(f"{name} is {x.dtype} on {x.device}, the queries are {q.dtype} on {q.device}")
+    if k_n.shape[2] != v_n.shape[2]:
+        raise ValueError(f"K_N has {k_n.shape[2]} tokens and V_N {v_n.shape[2]}")
+    return k_n.expand(batch, -1, -1, -1), v_n.expand(batch, -1, -1, -1)
+
+
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """What F.scaled_dot_product_attention does under torch.autocast, which overlooks their operators."""
     device = tensors[0].device.type

@@ -1,0 +1,68 @@
+"""A guided call's cross-attention: which method acts on q, on P's and on N's keys and values, how strongly.
+
+Owns the way from settings to the cross functions of `vsf_lib.attention`. Knows no network, pipeline or step.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.attention import cross_attention, nag_cross_attention, nasa_cross_attention
+
+Pair = tuple[Tensor, Tensor]
+
+
+def attend(call: GuidedCall, name: str, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+    """The guided attention `[B, H, n_i, D]` of one layer; `negative` is N's keys and values, after norm."""
+    out = _METHODS[call.settings.method](call, q, k, v, negative)
+    call.reached(name, q)
+    return out
+
+
+def _vsf(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+    result = cross_attention(
+        q,
+        k,
+        v,
+        negative=negative,
+        alpha=call.settings.alpha,
+        beta=call.rows(call.settings.beta, math.inf),
+        negative_mask=call.batch.mask,
+        kernel=call.kernel,
+        return_share=call.record_share,
+    )
+    if isinstance(result, Tensor):
+        return result
+    out, share = result
+    call.add_share(share)
+    return out
+
+
+def _nag(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+    return nag_cross_attention(
+        q,
+        k,
+        v,
+        negative=negative,
+        phi=call.settings.nag_phi,
+        tau=call.settings.nag_tau,
+        alpha=call.rows(call.settings.nag_alpha, 0.0),
+        negative_mask=call.batch.mask,
+    )
+
+
+def _nasa(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+    return nasa_cross_attention(
+        q,
+        k,
+        v,
+        negative=negative,
+        alpha=call.rows(call.settings.nasa_alpha, 0.0),
+        negative_mask=call.batch.mask,
+    )
+
+
+_METHODS = {"vsf": _vsf, "nag": _nag, "nasa": _nasa}

@@ -1,0 +1,81 @@
+"""What diffusers' pipelines with a transformer have in common: argument names, results, text, refusals.
+
+Owns the parts of `registry.Adapter` that no network changes, for a network's module to build on. Knows no
+attention and no class of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vsf_lib.errors import GuidanceError, ModelError
+from vsf_lib.negative import TextEncoder
+
+TEXT = "encoder_hidden_states"
+
+# T5 has no table of positions; this is the longest text that its pipelines were trained with and accept.
+_T5_LIMIT = 512
+
+
+class DiffusersAdapter:
+    """See `registry.Adapter`."""
+
+    extrapolates = False
+
+    def prompts(self, arguments: Mapping[str, Any], conditional: Tensor) -> int:
+        prompt = arguments.get("prompt")
+        if prompt is None:
+            return len(conditional)
+        return 1 if isinstance(prompt, str) else len(prompt)
+
+    def encoded(
+        self, arguments: Mapping[str, Any], result: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        conditional, unconditional = result[0], result[1]
+        if conditional is None:
+            raise GuidanceError("the pipeline encoded no prompt; call it with prompt or prompt_embeds")
+        return conditional, unconditional if arguments.get("do_classifier_free_guidance", True) else None
+
+    def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+        text = kwargs.get(TEXT)
+        if not isinstance(text, Tensor):
+            raise GuidanceError(
+                f"the transformer was called without {TEXT}, which no step of the pipeline does"
+            )
+        return text
+
+    def output(self, output: Any) -> Tensor:
+        tensor: Tensor = output[0]
+        return tensor
+
+
+def check_parts(pipe: Any, parts: Sequence[str], remedy: str) -> None:
+    """Raises ModelError if the pipeline lacks one of the parts that encode the negative prompt."""
+    for part in parts:
+        if getattr(pipe, part, None) is None:
+            raise ModelError(
+                f"this pipeline has no {part}, so the negative prompt cannot be encoded; {remedy}"
+            )
+
+
+def check_not_compiled(transformer: nn.Module) -> None:
+    """Raises ModelError if the transformer or a part of it is compiled."""
+    for module in transformer.modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ModelError(
+                "the transformer is compiled (torch.compile), and its frozen attention cannot be guided; "
+                "load the pipeline without compiling it"
+            )
+
+
+def t5_encoder(tokenizer: Any, model: Any, device: Any) -> TextEncoder:
+    """T5 and its kin as a pipeline runs them, on `device`."""
+
+    def features(ids: Tensor) -> Tensor:
+        hidden: Tensor = model(ids.to(device))[0]
+        return hidden.to(dtype=model.dtype, device=device)
+
+    return TextEncoder(tokenizer, features, _T5_LIMIT, chunked=False)

@@ -29,8 +29,8 @@ def fix_text(text):
 @pytest.fixture(scope="session")
 def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small random Wan in diffusers' format."""
-    small_wan = pytest.importorskip("small_wan")
-    return small_wan.save(tmp_path_factory.mktemp("Modelle für Videos") / "wan klein")
+    wan_files = pytest.importorskip("wan_files")
+    return wan_files.save(tmp_path_factory.mktemp("Modelle für Videos") / "wan klein")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("imageio_ffmpeg")
-pytest.importorskip("small_wan")
+pytest.importorskip("wan_files")
 
 from vsf_lib.cli import main
 from vsf_lib.cli.video import resolve

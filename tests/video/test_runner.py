@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("imageio_ffmpeg")
-pytest.importorskip("small_wan")
+pytest.importorskip("wan_files")
 
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob

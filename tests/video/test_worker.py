@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("imageio_ffmpeg")
-small_wan = pytest.importorskip("small_wan")
+wan_files = pytest.importorskip("wan_files")
 
 from vsf_lib.settings import Settings  # noqa: E402
 from vsf_lib.video import messages  # noqa: E402
@@ -66,6 +66,24 @@ def test_a_video_with_its_parameters(worker, job, tmp_path):
     assert sum(isinstance(event, messages.Preview) for event in events) == 2
 
 
+@pytest.mark.parametrize("method", ["vsf", "nag"])
+def test_guidance_acts_and_the_file_says_so(worker, job, tmp_path, method):
+    guided = job(settings=Settings(method=method, negative_prompt="wheels", alpha=2.0), steps=3)
+    plain = worker.make(job(steps=3), tmp_path / "plain.mp4")
+    result = worker.make(guided, tmp_path / "guided.mp4")
+    assert isinstance(result, messages.Result), result
+    assert (result.report["method"], result.report["steps"]) == (method, [0, 1, 2])
+    assert result.report["layers"] == 3, "every block's attention to text"
+    frames = [read_frames(Path(made.path)).astype(int) for made in (plain, result)]
+    assert np.abs(frames[1] - frames[0]).mean() > 0.5
+    assert VideoJob.from_infotext(result.infotext).settings == guided.settings.canonical()
+    again = worker.make(job(steps=3), tmp_path / "again.mp4")
+    assert np.array_equal(read_frames(Path(again.path)), frames[0])
+    assert "VSF alpha" not in again.infotext
+    half = guided.changed(settings={**guided.settings.model_dump(), "end": 0.4})
+    assert worker.make(half, tmp_path / "half.mp4").report["steps"] == [0, 1]
+
+
 def test_the_same_job_gives_the_same_frames(worker, job, tmp_path):
     first = worker.make(job(seed=5), tmp_path / "a.mp4")
     again = worker.make(job(seed=5), tmp_path / "b.mp4")
@@ -79,7 +97,7 @@ def test_the_same_job_gives_the_same_frames(worker, job, tmp_path):
 
 
 def test_loras_act_by_their_weight(worker, job, tmp_path):
-    file = small_wan.save_lora(tmp_path / "ein LoRA.safetensors")
+    file = wan_files.save_lora(tmp_path / "ein LoRA.safetensors")
     frames = []
     for weight in (None, 0.0, 0.5, 1.0):
         loras = [] if weight is None else [Lora(file=str(file), weight=weight)]
@@ -103,8 +121,8 @@ def test_dropped_frames_are_not_in_the_file(worker, job, tmp_path):
 
 def test_what_cannot_be_made_is_said_and_the_next_is_made(worker, job, tmp_path, wan):
     damaged = tmp_path / "damaged.safetensors"
-    damaged.write_bytes(small_wan.save_lora(tmp_path / "whole.safetensors").read_bytes()[:-100])
-    larger = small_wan.save_lora(tmp_path / "larger.safetensors", layers=5)
+    damaged.write_bytes(wan_files.save_lora(tmp_path / "whole.safetensors").read_bytes()[:-100])
+    larger = wan_files.save_lora(tmp_path / "larger.safetensors", layers=5)
     blocked = tmp_path / "file"
     blocked.write_text("")
     (tmp_path / "x.ckpt").write_text("")

@@ -26,7 +26,8 @@ _PINS = {
     (0, 0): ("diffusers==0.34.0", "huggingface-hub==0.30.2"),
 }
 """By the oldest torch for which they are meant. Both go with transformers 4.46, as Forge has it."""
-_ALWAYS = ("peft==0.17.1", "accelerate==1.10.1", "imageio-ffmpeg==0.6.0")
+_ALWAYS = ("peft==0.17.1", "accelerate==1.10.1", "imageio-ffmpeg==0.6.0", "ftfy==6.3.1", "wcwidth==0.2.13")
+"""Diffusers before 0.37 calls ftfy (which needs wcwidth) for Wan without asking whether it is there."""
 _TRIAL = (
     "import diffusers, peft, accelerate, imageio_ffmpeg; diffusers.WanPipeline, diffusers.AutoencoderKLWan"
 )

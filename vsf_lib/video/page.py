@@ -69,21 +69,24 @@ class _Page:
                     label="Queue, then history",
                     wrap=True,
                 )
+                self._number = gr.Number(
+                    label="Job number", info="click a row above", precision=0, elem_id="vsf_video_number"
+                )
                 with gr.Row():
-                    self._number = gr.Number(label="Job number", precision=0, elem_id="vsf_video_number")
                     self._acts = {
-                        name: gr.Button(label, elem_id=f"vsf_video_{name}", size="sm")
+                        name: gr.Button(label, elem_id=f"vsf_video_{name}", size="sm", min_width=90)
                         for name, label in _ACTS.items()
                     }
                 self._video = gr.Video(label="Video", elem_id="vsf_video_player", interactive=False)
                 self._infotext = gr.Textbox(
                     label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
                 )
-                with gr.Row():
-                    self._reuse = gr.Button("Reuse parameters", elem_id="vsf_video_reuse")
-                    self._dropped = gr.File(
-                        label="Drop a video of this program to restore its parameters", type="filepath"
-                    )
+                self._reuse = gr.Button("Reuse parameters", elem_id="vsf_video_reuse", size="sm")
+                self._dropped = gr.File(
+                    label="Drop a video of this program to restore its parameters",
+                    type="filepath",
+                    height=120,
+                )
 
     def connect(self, blocks: gr.Blocks) -> None:
         """The events of all of them."""

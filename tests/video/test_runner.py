@@ -17,7 +17,7 @@ from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
-from vsf_lib.video.runner import Runner
+from vsf_lib.video.runner import Runner, Surroundings
 
 LONG = {"steps": 100, "width": 256, "height": 256, "frames": 33}
 
@@ -143,16 +143,21 @@ def test_only_one_program_runs_the_queue(queue, job, tmp_path):
 def test_what_a_host_needs_is_around_each_job(queue, job, tmp_path):
     order = []
 
-    @contextmanager
-    def around(entry):
-        order.append(f"before {entry.id}")
-        if entry.job.seed == 9:
-            raise RuntimeError("the host has no memory")
-        yield
-        order.append(f"after {entry.id}")
+    class Host(Surroundings):
+        @contextmanager
+        def job(self, entry):
+            order.append(f"before {entry.id}")
+            if entry.job.seed == 9:
+                raise RuntimeError("the host has no memory")
+            yield
+            order.append(f"after {entry.id}")
 
+        def progress(self, state):
+            stages.append(state.stage)
+
+    stages = []
     one, refused, other = queue.add(job()), queue.add(job(seed=9)), queue.add(job())
-    with running(queue, tmp_path, around=around, idle=0.1) as runner:
+    with running(queue, tmp_path, around=Host(), idle=0.1) as runner:
         until(lambda: queue.entry(other).state == DONE)
         until(lambda: runner._worker is None, 30)
     assert order == [
@@ -163,3 +168,19 @@ def test_what_a_host_needs_is_around_each_job(queue, job, tmp_path):
         f"after {other}",
     ]
     assert queue.entry(refused).message == "the host has no memory"
+    assert stages.count("writing") == 2
+
+
+def test_the_hosts_own_button_stops_the_job(queue, job, tmp_path):
+    class Host(Surroundings):
+        pressed = False
+
+        def stopped(self):
+            return self.pressed
+
+        def progress(self, state):
+            self.pressed = state.step > 0
+
+    id = queue.add(job(**LONG))
+    with running(queue, tmp_path, around=Host()):
+        until(lambda: queue.entry(id).state == CANCELLED)

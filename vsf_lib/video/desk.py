@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ from vsf_lib.video import overlay
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
-from vsf_lib.video.queue import DONE, Entry, Queue
-from vsf_lib.video.runner import Runner
+from vsf_lib.video.queue import DONE, Queue
+from vsf_lib.video.runner import Runner, Surroundings
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Desk:
         self,
         places: Places,
         rights: Rights = Rights(),
-        around: Callable[[Entry], AbstractContextManager[object]] = lambda entry: nullcontext(),
+        around: Surroundings | None = None,
     ) -> None:
         self.places = places
         self.rights = rights

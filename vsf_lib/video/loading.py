@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 PIPELINE = "WanPipeline"
+_ROOM = 4 * 2**30
+"""Bytes beside the weights: activations of 81 frames at 480p, and the VAE's in tiles."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z")
 
 
@@ -34,8 +36,8 @@ def check(job: VideoJob) -> str:
     return source
 
 
-def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> Any:
-    """The pipeline on `device`, its LoRAs active; raises ModelError."""
+def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
+    """The pipeline for `device`, its LoRAs active, and where its parts are kept; raises ModelError."""
     source = check(job)
     from diffusers import WanPipeline
 
@@ -51,7 +53,45 @@ def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> Any:
         raise ModelError(f"cannot load {job.model}: {str(error).splitlines()[0][:300]}") from error
     pipe.set_progress_bar_config(disable=True)
     add_loras(pipe, job.loras)
-    return pipe.to(device)
+    return pipe, place(pipe, device, job.offload)
+
+
+def place(pipe: Any, device: torch.device, offload: str) -> str:
+    """Puts the parts of `pipe` where they will work from; says which way was taken, nothing on a CPU."""
+    if device.type == "cpu":
+        pipe.to(device)
+        return ""
+    import torch
+
+    if offload == "auto":
+        offload = choose(_sizes(pipe), torch.cuda.mem_get_info(device)[0])
+    if offload == "none":
+        pipe.to(device)
+        return "offload: none, the whole model is on the GPU"
+    pipe.vae.enable_tiling()
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+        return "offload: model, one part at a time is on the GPU; the VAE works in tiles"
+    pipe.enable_group_offload(
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+    )
+    return "offload: group, one block at a time is on the GPU; the VAE works in tiles"
+
+
+def choose(sizes: list[int], free: int) -> str:
+    """The fastest way that fits parts of `sizes` bytes into `free` bytes, with room to work in."""
+    room = free - _ROOM
+    if sum(sizes) < room:
+        return "none"
+    return "model" if max(sizes) < room else "group"
+
+
+def _sizes(pipe: Any) -> list[int]:
+    parts = (pipe.transformer, pipe.text_encoder, pipe.vae)
+    return [sum(p.numel() * p.element_size() for p in part.parameters()) for part in parts]
 
 
 def check_model(model: str) -> str:

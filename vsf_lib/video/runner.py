@@ -44,6 +44,21 @@ class State:
     """Whether another process runs the queue."""
 
 
+class Surroundings:
+    """What a program does around jobs; this one does nothing."""
+
+    def job(self, entry: Entry) -> AbstractContextManager[object]:
+        """Entered for the length of the job; what it raises fails that job."""
+        return nullcontext()
+
+    def stopped(self) -> bool:
+        """Whether the program's own button says that the running job is to stop."""
+        return False
+
+    def progress(self, state: State) -> None:
+        """The running job has got further."""
+
+
 class Runner:
     """Lives as long as its program; `stop` ends it and what it runs."""
 
@@ -54,16 +69,16 @@ class Runner:
         *,
         lock: Path,
         worker: Callable[[], Worker] = Worker,
-        around: Callable[[Entry], AbstractContextManager[object]] = lambda entry: nullcontext(),
+        around: Surroundings | None = None,
         idle: float = 60.0,
     ) -> None:
-        """Files go to `folder`. `around` is entered for the length of each job; after `idle` seconds without
-        one the worker is ended, so that its memory is free."""
+        """Files go to `folder`; after `idle` seconds without a job the worker is ended, so that its memory is
+        free."""
         self._queue = queue
         self._folder = folder
         self._lock = lock
         self._new_worker = worker
-        self._around = around
+        self._around = around or Surroundings()
         self._idle = idle
         self._worker: Worker | None = None
         self._cancelled: int | None = None
@@ -129,7 +144,7 @@ class Runner:
         self._cancelled = None
         self.state = State(id=entry.id, stage="waiting")
         try:
-            with self._around(entry):
+            with self._around.job(entry):
                 end = self._in_worker(entry)
         except Exception as error:
             if not isinstance(error, VSFError):
@@ -153,7 +168,7 @@ class Runner:
             entry.job,
             path,
             self._look,
-            lambda: self._over.is_set() or self._cancelled == entry.id,
+            lambda: self._over.is_set() or self._cancelled == entry.id or self._around.stopped(),
         )
 
     def _look(self, event: messages.Event) -> None:
@@ -165,6 +180,7 @@ class Runner:
                 steps=event.steps,
                 seconds_left=event.seconds_left,
             )
+            self._around.progress(self.state)
         elif isinstance(event, messages.Preview):
             self.state = replace(self.state, preview=event.jpeg)
         elif isinstance(event, messages.Note):

@@ -125,8 +125,10 @@ class Maker:
         if self._key != key(job):
             self._forget()
             self._stage("loading")
-            self._pipe = load(job, *_machine())
+            self._pipe, placed = load(job, *_machine())
             self._key = key(job)
+            if placed:
+                self._emit(messages.Note(placed))
         if self._stopped():
             raise Stopped
         for note in job.notes:

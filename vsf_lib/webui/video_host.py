@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vsf_lib.video.desk import Desk, Places, Rights
 from vsf_lib.video.queue import Entry
+from vsf_lib.video.runner import State, Surroundings
 
 
 def make_desk() -> Desk:
@@ -27,23 +28,36 @@ def make_desk() -> Desk:
             loras=Path(getattr(shared.cmd_opts, "lora_dir", None) or models / "Lora"),
         ),
         Rights(install=not public, paths=not public, delete=not public),
-        around=_during_job,
+        around=ForgeSurroundings(),
     )
 
 
-@contextmanager
-def _during_job(entry: Entry) -> Iterator[None]:
-    """Pictures wait for this video, and the memory of the WebUI's models is its own meanwhile."""
-    from modules import shared
-    from modules.call_queue import queue_lock
+class ForgeSurroundings(Surroundings):
+    """Pictures wait for a video, and the memory of the WebUI's models is its own meanwhile."""
 
-    with queue_lock:
-        shared.state.begin(job=f"VSF video {entry.id}")
-        try:
-            _free_memory()
-            yield
-        finally:
-            shared.state.end()
+    @contextmanager
+    def job(self, entry: Entry) -> Iterator[None]:
+        from modules import shared
+        from modules.call_queue import queue_lock
+
+        with queue_lock:  # for this job only: a picture may come before the next
+            shared.state.begin(job=f"VSF video {entry.id}")
+            try:
+                _free_memory()
+                yield
+            finally:
+                shared.state.end()
+
+    def stopped(self) -> bool:
+        from modules import shared
+
+        return bool(shared.state.interrupted or shared.state.skipped)
+
+    def progress(self, state: State) -> None:
+        from modules import shared
+
+        shared.state.sampling_step, shared.state.sampling_steps = state.step, state.steps
+        shared.state.textinfo = f"VSF video: {state.stage}"
 
 
 def _free_memory() -> None:

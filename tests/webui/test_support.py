@@ -80,6 +80,9 @@ def test_an_update_without_a_restart_asks_for_one(tmp_path, monkeypatch):
     before = support.fingerprint(package)
     (package / "webui" / "panel.py").write_text("# changed", encoding="utf-8")
     assert support.fingerprint(package) != before
+    changed = support.fingerprint(package)
+    (package / "webui" / "panel.py").rename(package / "webui" / "other.py")
+    assert support.fingerprint(package) != changed
     monkeypatch.setattr(support, "_LOADED", before)
     assert "start it again" in support.problem()
 

@@ -161,6 +161,19 @@ def test_a_process_killed_inside_a_change_loses_nothing(tmp_path):
     assert prompts(queue) == ["first", "second"]
 
 
+def test_an_error_inside_a_change_undoes_it(queue):
+    queue.add(job())
+
+    def half() -> None:
+        with queue._change() as db:
+            db.execute("DELETE FROM jobs")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert prompts(queue) == ["a red car"]
+
+
 def test_a_damaged_or_later_file_is_kept_and_told(tmp_path):
     damaged = tmp_path / "damaged.sqlite"
     damaged.write_bytes(b"no database" * 200)

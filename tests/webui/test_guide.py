@@ -341,6 +341,8 @@ def test_each_batch_has_its_own_keys_and_hires_negatives(model):
     pictures = process_images(p)
     assert [bool(pairs) for _, pairs in pictures] == [False, False, True, True]
     assert "picture 2" in p.comments[0]
+    later = process_images(job(model, with_skip, {}, negative_prompt=texts[2:] + texts[:2], n_iter=2))
+    assert [bool(pairs) for _, pairs in later] == [True, True, False, False], "the first one is finished"
     strict = Host()
     model.encoded.clear()
     hires = ["a", "b", "c", "d"]

@@ -1,7 +1,7 @@
 """What a guide asks of a WebUI, answered by Forge's own modules.
 
-Imports `modules.*` and `backend.*`; every import stands in the function that needs it, so that a host that lacks
-one fails by name where it matters and nowhere else.
+Imports `modules.*` and `backend.*`; every import stands in the function that needs it, so that a host that
+lacks one fails by name where it matters and nowhere else.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ import sys, time
 from pathlib import Path
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.process import Worker
-worker = Worker()
+worker = Worker(overlay=Path(sys.argv[3]) if len(sys.argv) > 3 else None)
 print(worker.pid, flush=True)
 job = VideoJob.create(prompt="a red car", model=sys.argv[1], width=256, height=256, frames=81, steps=100,
                       settings={"method": "off"})
@@ -244,9 +244,11 @@ worker.make(job, Path(sys.argv[2]), lambda event: print(event, flush=True))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_the_worker_ends_when_its_owner_is_killed(wan, tmp_path):
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_worker_ends_when_its_owner_is_killed(wan, tmp_path, sabotage, hangs):
+    overlay = [str(sabotage("time.sleep(600)"))] if hangs else []
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(wan), str(tmp_path / "x.mp4")],
+        [sys.executable, "-c", OWNER, str(wan), str(tmp_path / "x.mp4"), *overlay],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -66,7 +66,8 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = ARGUMENTS if page else f"{ARGUMENTS} --nowebui"
+    # A named server counts as public, where the page would install nothing.
+    arguments = ARGUMENTS + ("--enable-insecure-extension-access" if page else "--nowebui")
     with log.open("wb") as output:
         server = subprocess.Popen(
             [_python(root), "launch.py", "--port", str(port), *arguments.split()],

@@ -84,6 +84,9 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
             assert time.monotonic() < deadline, log.read_text("utf-8", "replace")[-3000:]
             time.sleep(1)
         yield host
+        said = log.read_text("utf-8", "replace").splitlines()
+        ours = [line for line in said if line.startswith("*** Error") and "extensions/vsf" in line]
+        assert not ours, f"the host has logged errors of ours: {ours[:3]}"
     finally:
         server.terminate()
         server.wait(60)

@@ -231,6 +231,8 @@ def _form(desk: Desk) -> dict[str, Any]:
     def sized(chosen: str) -> list[Any]:
         return [gr.update(value=pixels) for pixels in SIZES[chosen]] if chosen in SIZES else [gr.update()] * 2
 
+    for pixels in (made["width"], made["height"]):
+        pixels.input(lambda: _OWN_SIZE, outputs=[size], show_progress=False)
     size.input(sized, inputs=[size], outputs=[made["width"], made["height"]], show_progress=False)
     return made
 
@@ -290,7 +292,7 @@ def _running(desk: Desk, entries: list[Entry]) -> str:
         return _say("another program on this machine works on the queue", bad=False)
     if state.id is None:
         return ""
-    share = state.step / state.steps if state.steps else 0
+    share = state.step / state.steps if state.steps else float(state.stage in ("decoding", "writing"))
     left = "" if state.seconds_left is None else f", {state.seconds_left:.0f} s left"
     step = f" step {state.step} of {state.steps}{left}" if state.steps else ""
     lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>"]

@@ -49,8 +49,12 @@ def follow(line: Any, widgets: Mapping[str, Any]) -> None:
         # While the page is used, gradio makes copies of its elements, outside of any page.
         built = gr.context.Context.root_block is not None
         # The Refiner's list of checkpoints has the same label.
-        chooser = component.label == "Checkpoint" and "model_selection" in (component.elem_classes or [])
-        if built and isinstance(component, gr.Dropdown) and chooser:
+        if (
+            built
+            and isinstance(component, gr.Dropdown)
+            and component.label == "Checkpoint"
+            and "model_selection" in component.elem_classes
+        ):
             component.change(_of_title, inputs=[preset, component], **quiet)
 
     script_callbacks.on_after_component(made)

@@ -25,6 +25,10 @@ const field = document.querySelector(selector);
 field.value = value;
 for (const kind of ['input', 'change', 'blur']) field.dispatchEvent(new Event(kind, {bubbles: true}));
 """
+CELLS = """
+return [...document.querySelectorAll('#vsf_video_queue tbody tr')].map(
+    row => [...row.querySelectorAll('td')].map(cell => cell.innerText.trim()));
+"""
 
 
 class Page:
@@ -259,8 +263,13 @@ def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
     time.sleep(1)
     page.click("#vsf_video_generate")
     job = page.until(lambda: page.find(note).text, "nothing was queued").split()[1]
-    rows = "#vsf_video_queue"
-    page.until(lambda: any(word in page.find(rows).text for word in ("done", "failed")), "no end")
+
+    def state() -> str:
+        """Of the job, in the table of all."""
+        cells = page.driver.execute_script(CELLS)  # in one go: the table is made anew every second
+        return next((row[1] for row in cells if row and row[0] == job), "")
+
+    page.until(lambda: state() in ("done", "failed"), "no end")
     page.fill("#vsf_video_number input", job)
     page.until(lambda: "VSF frames: 17" in page.value("#vsf_video_infotext textarea"), "no parameters")
     assert "VSF alpha" in page.value("#vsf_video_infotext textarea")
@@ -269,4 +278,4 @@ def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
     page.click("#vsf_video_reuse")
     page.until(lambda: page.value("#vsf_video_prompt textarea") == "a red car", "not restored")
     page.click("#vsf_video_delete")
-    page.until(lambda: "done" not in page.find(rows).text, "the job is still there")
+    page.until(lambda: not state(), "the job is still there")

@@ -12,12 +12,12 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("sizes", "free", "way"),
     [
-        ([3, 11, 1], 24, "none"),
-        ([3, 11, 1], 16, "model"),
-        ([3, 11, 1], 12, "group"),
-        ([28, 11, 1], 80, "none"),
-        ([28, 11, 1], 40, "model"),
-        ([28, 11, 1], 24, "group"),
+        ([3, 1], 12, "none"),
+        ([3, 1], 8, "model"),
+        ([3, 1], 6, "group"),
+        ([28, 1], 80, "none"),
+        ([28, 1], 33, "model"),
+        ([28, 1], 24, "group"),
     ],
 )
 def test_the_fastest_way_that_fits(sizes, free, way):

@@ -60,7 +60,7 @@ def test_a_video_with_its_parameters(worker, job, tmp_path):
     assert VideoJob.from_infotext(result.infotext).changed(flow_shift=None, drop_frames=None) == made
     assert "VSF alpha" not in result.infotext
     stages = [event.stage for event in events if isinstance(event, messages.Progress)]
-    assert stages == ["loading", "encoding", "sampling", "sampling", "decoding", "writing"]
+    assert stages == ["encoding", "loading", "sampling", "sampling", "decoding", "writing"]
     steps = [(event.step, event.steps) for event in events if isinstance(event, messages.Progress)]
     assert (2, 2) in steps
     assert sum(isinstance(event, messages.Preview) for event in events) == 2

@@ -157,6 +157,11 @@ class VideoJob(BaseModel):
         return self.create(**{**self.model_dump(), **values})
 
     @property
+    def acts(self) -> bool:
+        """Whether there is something to keep out, and a method to do it."""
+        return self.settings.method != "off" and bool(self.settings.negative_prompt)
+
+    @property
     def effective_shift(self) -> float:
         """The flow shift: Wan's authors give 3 for 480p and 5 for 720p."""
         if self.flow_shift is not None:
@@ -202,7 +207,7 @@ class VideoJob(BaseModel):
         for name in ("vae", "text_encoder"):
             if getattr(self, name):
                 extra[_KEYS[name]] = getattr(self, name)
-        acts = guided and self.settings.method != "off" and bool(self.settings.negative_prompt)
+        acts = guided and self.acts
         host = "" if acts or self.guidance_scale == 1 else self.settings.negative_prompt
         return format_parameters(
             Parameters(

@@ -37,13 +37,25 @@ def check(job: VideoJob) -> str:
 
 
 def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
-    """The pipeline for `device`, its LoRAs active, and where its parts are kept; raises ModelError."""
+    """The pipeline without its text encoder, LoRAs active, and where its parts are kept; raises ModelError."""
+    pipe = _part(job, dtype, text_encoder=None, tokenizer=None)
+    pipe.set_progress_bar_config(disable=True)
+    add_loras(pipe, job.loras)
+    return pipe, place(pipe, device, job.offload)
+
+
+def load_text_encoder(job: VideoJob, dtype: torch.dtype) -> Any:
+    """The pipeline with nothing but its text encoder and tokenizer, on the CPU; raises ModelError."""
+    return _part(job, dtype, transformer=None, vae=None)
+
+
+def _part(job: VideoJob, dtype: torch.dtype, **without: None) -> Any:
     source = check(job)
     from diffusers import WanPipeline
 
     try:
-        pipe = WanPipeline.from_pretrained(
-            source, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        return WanPipeline.from_pretrained(
+            source, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **without
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if source == job.model and not Path(source).exists():
@@ -51,9 +63,6 @@ def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, 
                 f"{source} is not on this machine yet: fetch it with hf download {source}"
             ) from error
         raise ModelError(f"cannot load {job.model}: {str(error).splitlines()[0][:300]}") from error
-    pipe.set_progress_bar_config(disable=True)
-    add_loras(pipe, job.loras)
-    return pipe, place(pipe, device, job.offload)
 
 
 def place(pipe: Any, device: torch.device, offload: str) -> str:
@@ -90,7 +99,7 @@ def choose(sizes: list[int], free: int) -> str:
 
 
 def _sizes(pipe: Any) -> list[int]:
-    parts = (pipe.transformer, pipe.text_encoder, pipe.vae)
+    parts = (pipe.transformer, pipe.vae)
     return [sum(p.numel() * p.element_size() for p in part.parameters()) for part in parts]
 
 

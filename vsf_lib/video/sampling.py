@@ -6,19 +6,22 @@ Owns what a video may say of itself: guidance is named only from the report of w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vsf_lib.adapters import guided
 from vsf_lib.adapters.generation import Report
 from vsf_lib.errors import GuidanceError
 from vsf_lib.video.job import VideoJob
+
+if TYPE_CHECKING:
+    from vsf_lib.video.texts import Texts
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
@@ -44,8 +47,8 @@ class Made:
     report: Report | None
 
 
-def make(pipe: Any, job: VideoJob, watch: Watch) -> Made:
-    """Runs the pipeline; raises Stopped, GuidanceError, or what the model raises."""
+def make(pipe: Any, job: VideoJob, texts: Texts, watch: Watch) -> Made:
+    """Runs a pipeline without text encoder; raises Stopped, GuidanceError, or what the model raises."""
     from diffusers import UniPCMultistepScheduler
 
     pipe.scheduler = UniPCMultistepScheduler.from_config(
@@ -54,7 +57,6 @@ def make(pipe: Any, job: VideoJob, watch: Watch) -> Made:
         use_flow_sigmas=True,
         flow_shift=job.effective_shift,
     )
-    acts = job.settings.method != "off" and bool(job.settings.negative_prompt)
     began: list[float] = []
 
     def after(_: Any, index: int, __: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,13 +69,17 @@ def make(pipe: Any, job: VideoJob, watch: Watch) -> Made:
             watch.stage("decoding")
         return tensors
 
+    device = pipe._execution_device
+    unconditional = None if texts.unconditional is None else texts.unconditional.to(device)
     with ExitStack() as around:
-        guidance = around.enter_context(guided(pipe, job.settings)) if acts else None
-        around.enter_context(_stoppable(pipe, watch.stopped))
-        watch.stage("encoding")
+        guidance = None
+        if texts.negatives is not None:
+            negatives = [negative.to(device) for negative in texts.negatives]
+            guidance = around.enter_context(guided(pipe, job.settings, negative_embeddings=negatives))
+        around.enter_context(stoppable(pipe.transformer.blocks, watch.stopped))
         video = pipe(
-            prompt=job.prompt,
-            negative_prompt="" if acts else job.settings.negative_prompt,
+            prompt_embeds=texts.prompt.to(device),
+            negative_prompt_embeds=unconditional,
             width=job.width,
             height=job.height,
             num_frames=job.made_frames,
@@ -90,14 +96,14 @@ def make(pipe: Any, job: VideoJob, watch: Watch) -> Made:
 
 
 @contextmanager
-def _stoppable(pipe: Any, stopped: Callable[[], bool]) -> Iterator[None]:
-    """Between any two blocks, as a step of a large video takes minutes."""
+def stoppable(blocks: Iterable[nn.Module], stopped: Callable[[], bool]) -> Iterator[None]:
+    """Looks between any two blocks, as a step of a large video takes minutes; raises Stopped."""
 
     def check(*_: Any) -> None:
         if stopped():
             raise Stopped
 
     with ExitStack() as undo:
-        for block in (*pipe.transformer.blocks, *pipe.text_encoder.encoder.block):
+        for block in blocks:
             undo.callback(block.register_forward_pre_hook(check).remove)
         yield

@@ -97,6 +97,8 @@ class Maker:
         self._stopped = stopped
         self._key: Any = None
         self._pipe: Any = None
+        self._texts_key: Any = None
+        self._texts: Any = None
 
     def run(self, job: VideoJob, path: Path) -> messages.Event:
         """The event that ends the job, whatever happens."""
@@ -122,10 +124,12 @@ class Maker:
         from vsf_lib.video.sampling import Stopped, Watch, make
 
         began = time.monotonic()
+        device, dtype = _machine()
+        texts = self._encoded(job, dtype)
         if self._key != key(job):
             self._forget()
             self._stage("loading")
-            self._pipe, placed = load(job, *_machine())
+            self._pipe, placed = load(job, device, dtype)
             self._key = key(job)
             if placed:
                 self._emit(messages.Note(placed))
@@ -138,7 +142,7 @@ class Maker:
             self._emit(messages.Progress("sampling", done, steps, left))
             self._emit(messages.Preview(picture(latents)))
 
-        made = make(self._pipe, job, Watch(self._stopped, step, self._stage))
+        made = make(self._pipe, job, texts, Watch(self._stopped, step, self._stage))
         self._stage("writing")
         infotext = job.infotext(version=f"vsf {__version__}", guided=made.report is not None)
         written = write_video(path, made.frames, infotext, fps=job.fps, quality=job.quality)
@@ -151,6 +155,16 @@ class Maker:
                 "kernel": made.report.kernel,
             }
         return messages.Result(str(written), infotext, round(time.monotonic() - began, 3), report)
+
+    def _encoded(self, job: VideoJob, dtype: Any) -> Any:
+        """The embeddings of the job's prompts, which the next job may share."""
+        from vsf_lib.video.texts import encode, key
+
+        if self._texts_key != key(job):
+            self._stage("encoding")
+            self._texts = encode(job, dtype, self._stopped)
+            self._texts_key = key(job)
+        return self._texts
 
     def _stage(self, stage: str) -> None:
         self._emit(messages.Progress(stage))

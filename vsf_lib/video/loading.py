@@ -37,7 +37,7 @@ def check(job: VideoJob) -> str:
 
 
 def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
-    """The pipeline without its text encoder, LoRAs active, and where its parts are kept; raises ModelError."""
+    """A pipeline without text encoder, its LoRAs active, and where its parts are kept; raises ModelError."""
     pipe = _part(job, dtype, text_encoder=None, tokenizer=None)
     pipe.set_progress_bar_config(disable=True)
     add_loras(pipe, job.loras)

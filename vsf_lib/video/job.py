@@ -41,8 +41,6 @@ _KEYS = {
     "flow_shift": "VSF flow shift",
     "dropped": "VSF dropped frames",
     "loras": "VSF loras",
-    "vae": "VSF VAE",
-    "text_encoder": "VSF text encoder",
 }
 _BETWEEN = " | "
 """Between LoRAs in the infotext: a sign that file names do not have."""
@@ -87,9 +85,7 @@ class VideoJob(BaseModel):
     prompt: str
     settings: Settings = Settings()
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    """A diffusers folder, a hub id, or one transformer file (then with `vae` and `text_encoder`)."""
-    vae: str = ""
-    text_encoder: str = ""
+    """The folder of a Wan in diffusers' format, or its hub id."""
     loras: tuple[Lora, ...] = ()
     width: Annotated[int, Field(ge=64, le=4096)] = 832
     height: Annotated[int, Field(ge=64, le=4096)] = 480
@@ -204,9 +200,6 @@ class VideoJob(BaseModel):
             extra[_KEYS["dropped"]] = str(self.effective_drop)
         if self.loras:
             extra[_KEYS["loras"]] = _BETWEEN.join(map(str, self.loras))
-        for name in ("vae", "text_encoder"):
-            if getattr(self, name):
-                extra[_KEYS[name]] = getattr(self, name)
         acts = guided and self.acts
         host = "" if acts or self.guidance_scale == 1 else self.settings.negative_prompt
         return format_parameters(
@@ -246,8 +239,6 @@ class VideoJob(BaseModel):
             "fps": _whole(read.extra, "fps"),
             "flow_shift": _number(read.extra, "flow_shift"),
             "drop_frames": _whole(read.extra, "dropped", 0),
-            "vae": read.extra.get(_KEYS["vae"], ""),
-            "text_encoder": read.extra.get(_KEYS["text_encoder"], ""),
         }
         listed = read.extra.get(_KEYS["loras"], "")
         values["loras"] = [Lora.parse(text).model_dump() for text in listed.split(_BETWEEN) if text]

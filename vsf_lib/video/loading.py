@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z")
 
 def key(job: VideoJob) -> tuple[Any, ...]:
     """What a loaded pipeline depends on: jobs with the same key can share it."""
-    return (job.model, job.vae, job.text_encoder, job.loras, job.offload)
+    return (job.model, job.loras, job.offload)
 
 
 def check(job: VideoJob) -> str:

@@ -55,7 +55,7 @@ def desk(places):
     made.close()
 
 
-def until(done, seconds=90):
+def until(done, seconds=240):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if done():

@@ -46,7 +46,7 @@ def running(queue, folder, **options):
         runner.stop()
 
 
-def until(done, seconds=90):
+def until(done, seconds=240):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if done():

@@ -21,3 +21,9 @@ def test_clean(command: list[str]) -> None:
     )
     if result.returncode != 0:
         pytest.fail(f"{' '.join(command)} says:\n{result.stdout}{result.stderr}", pytrace=False)
+
+
+def test_the_weights_do_not_say_on_whose_machine_they_were_made() -> None:
+    configs = list((ROOT / "vsf_lib" / "scenes" / "weights").rglob("*.json"))
+    assert configs
+    assert not [path for path in configs if "_name_or_path" in path.read_text(encoding="utf-8")]

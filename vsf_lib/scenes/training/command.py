@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -146,6 +147,10 @@ def export(work: Path, out: Path | None) -> None:
     pipe = load(work, "student.pt", layers=STUDENT_LAYERS).pipeline(SHIFT)
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(built, safe_serialization=True)
+    for config in built.rglob("config.json"):  # diffusers writes where a part was loaded from
+        values = json.loads(config.read_text(encoding="utf-8"))
+        if values.pop("_name_or_path", None) is not None:
+            config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     Scores(work / "scores.json").add("model", unguided=check_model(load_pipeline(built), Judge.load(judge)))
     # Only what passed replaces what was there.
     weights = WEIGHTS if out is None else out / WEIGHTS.name

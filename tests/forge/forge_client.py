@@ -18,6 +18,17 @@ UNLESS_SAID = {"sd3_enable_t5": False, "vsf_strictness": "stop", "forge_addition
 """Sent with every request: the host does not take back what one sets, if it was never saved before."""
 
 
+HIRES = {
+    "enable_hr": True,
+    "hr_scale": 1.5,
+    "hr_upscaler": "Latent",
+    "denoising_strength": 0.7,
+    "hr_additional_modules": ["Use same choices"],
+    "hr_cfg": 1,
+}
+"""What hires fix needs through the API."""
+
+
 @dataclass
 class Answer:
     """What a generation gave."""

@@ -6,16 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from forge_client import Forge, same
+from forge_client import HIRES, Forge, same
 
-HIRES = {
-    "enable_hr": True,
-    "hr_scale": 1.5,
-    "hr_upscaler": "Latent",
-    "denoising_strength": 0.7,
-    "hr_additional_modules": ["Use same choices"],
-    "hr_cfg": 1,
-}
 GENERATIONS: list[tuple[str, dict[str, Any] | None, dict[str, Any]]] = [
     ("turbo", {"negative_prompt": "wheels"}, {}),
     ("dev", {"negative_prompt": "roof", "alpha": 4, "beta": 1, "start": 0.3}, {"cfg_scale": 2}),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forge_client import Answer, Forge, ForgeError, difference, picture_of, same
+from forge_client import HIRES, Answer, Forge, ForgeError, difference, picture_of, same
 
 KINDS = ("turbo", "medium", "dev", "schnell")
 STYLE = "Kamph_Default_Negative (NO)"
@@ -49,15 +49,7 @@ def test_ways_to_generate(forge: Forge, model: Any, kind: str) -> None:
     first = forge.txt2img(title, seed=2).pictures[0]
     mask = np.zeros((256, 256, 3), np.uint8)
     mask[64:192, 64:192] = 255
-    hires = {
-        "enable_hr": True,
-        "hr_scale": 1.5,
-        "hr_upscaler": "Latent",
-        "hr_second_pass_steps": 2,
-        "denoising_strength": 0.7,
-        "hr_additional_modules": ["Use same choices"],
-        "hr_cfg": 1,
-    }
+    hires = {**HIRES, "hr_second_pass_steps": 2}
     for name, call in {
         "img2img": lambda vsf: forge.img2img(title, first, vsf, steps=6, denoising_strength=0.5),
         "inpaint": lambda vsf: forge.img2img(
@@ -110,14 +102,7 @@ def test_calls_of_one_batch_each(forge: Forge, model: Any, kind: str) -> None:
 
 
 def test_hires_passes_differ(forge: Forge, model: Any) -> None:
-    hires = {
-        "enable_hr": True,
-        "hr_scale": 1.5,
-        "hr_upscaler": "Latent",
-        "denoising_strength": 0.7,
-        "hr_additional_modules": ["Use same choices"],
-        "hr_cfg": 1,
-    }
+    hires = {**HIRES}
     made = [
         forge.txt2img(model("turbo"), {**ON, "hires_pass": which}, **hires)
         for which in ("both", "first", "second")
@@ -149,15 +134,7 @@ def test_a_schedule_that_ends_is_guidance_that_ends(forge: Forge, model: Any) ->
 
 
 def test_hires_alone_can_have_a_negative(forge: Forge, model: Any) -> None:
-    hires = {
-        "enable_hr": True,
-        "hr_scale": 1.5,
-        "hr_upscaler": "Latent",
-        "denoising_strength": 0.7,
-        "hr_additional_modules": ["Use same choices"],
-        "hr_cfg": 1,
-        "hr_negative_prompt": "wheels",
-    }
+    hires = {**HIRES, "hr_negative_prompt": "wheels"}
     strength = {"alpha": 2.0, "beta": 0.0}
     second = forge.txt2img(model("turbo"), {**strength, "hires_pass": "second"}, **hires)
     assert "VSF alpha: 2" in second.infotexts[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("wan_files")
 
+from waiting import until
 from wan_files import save_lora
 
 from vsf_lib.errors import OutputError, PromptError, SettingsError
@@ -53,15 +52,6 @@ def desk(places):
     made = Desk(places)
     yield made
     made.close()
-
-
-def until(done, seconds=240):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if done():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")
 
 
 def test_a_form_becomes_a_video_and_the_video_the_form(desk, places):

@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("wan_files")
 
+from waiting import until
+
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
@@ -44,15 +46,6 @@ def running(queue, folder, **options):
         yield runner
     finally:
         runner.stop()
-
-
-def until(done, seconds=240):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if done():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")
 
 
 def states(queue):

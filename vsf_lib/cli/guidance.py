@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from typing import Any
 
 from vsf_lib.cli.request import preset_names
@@ -24,12 +24,6 @@ def add_guidance(parser: ArgumentParser, what: str) -> Any:
         f"as {kinds()[1]} or {kinds()[1]}-strong (default: auto, which goes by the model's name)",
     )
     return guidance
-
-
-def explicit(args: Namespace) -> dict[str, Any]:
-    """The settings that were given."""
-    flags = {field.name: getattr(args, field.name) for field in fields() if not field.webui}
-    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _metavar(field: SettingField) -> str:

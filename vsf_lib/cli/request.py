@@ -141,6 +141,12 @@ def preset_named(name: str | None, method: str | None, model: str) -> Preset:
     return found
 
 
+def explicit(args: Namespace) -> dict[str, Any]:
+    """The settings that were given."""
+    flags = {field.name: getattr(args, field.name) for field in fields() if not field.webui}
+    return {name: value for name, value in flags.items() if value is not None}
+
+
 def _prompt(args: Namespace, image: Parameters | None) -> str:
     prompt: str | None = _first(args.prompt, image.prompt if image else None)
     if prompt is None:
@@ -153,8 +159,6 @@ def _prompt(args: Namespace, image: Parameters | None) -> str:
 
 
 def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Settings:
-    flags = {field.name: getattr(args, field.name) for field in fields() if not field.webui}
-    explicit = {name: value for name, value in flags.items() if value is not None}
     base: dict[str, Any] = dict(preset.values)
     if image and image.settings:
         old = image.settings
@@ -166,7 +170,7 @@ def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Sett
         base["negative_prompt"] = image.negative_prompt
         if args.negative_prompt is None and args.method is None:
             base["method"] = "off"
-    return Settings.create(**{**base, **explicit})
+    return Settings.create(**{**base, **explicit(args)})
 
 
 def _effective(settings: Settings, compare: bool, scale: float, repeats: bool, notes: list[str]) -> Settings:

@@ -125,9 +125,10 @@ class Maker:
 
         began = time.monotonic()
         device, dtype = _machine()
-        texts = self._encoded(job, dtype)
         if self._key != key(job):
-            self._forget()
+            self._forget()  # before the text encoder needs room
+        texts = self._encoded(job, dtype)
+        if self._pipe is None:
             self._stage("loading")
             self._pipe, placed = load(job, device, dtype)
             self._key = key(job)

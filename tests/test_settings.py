@@ -282,6 +282,7 @@ PUBLISHED = [
     ("blocks", "VSF blocks", "VSF blocks", "both"),
     ("hires_pass", "VSF hires pass", "VSF hires pass", "both"),
     ("negative_tokens", "VSF negative tokens", "VSF negative tokens", "all"),
+    ("pooled_shift", "VSF pooled shift", "VSF pooled shift", 0.0),
 ]
 
 

@@ -19,6 +19,9 @@ from vsf_lib.errors import ModelError, PromptError
 
 log = logging.getLogger("vsf")
 
+_PADDING = 256
+"""How many padding tokens stand for "no text" in eq. 10."""
+
 
 @dataclass(frozen=True)
 class TextEncoder:
@@ -70,6 +73,12 @@ def stack_rows(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         return stacked, None
     places = torch.arange(longest, device=stacked.device)
     return stacked, places[None, :] < torch.tensor(lengths, device=stacked.device)[:, None]
+
+
+def padding_mean(encoder: TextEncoder) -> Tensor:
+    """p0 `[C]` of eq. 10, in float32: the mean over positions of the features of padding and nothing else."""
+    ids = torch.full((1, _PADDING), encoder.tokenizer.pad_token_id)
+    return encoder.features(ids)[0].float().mean(dim=0)
 
 
 def extrapolate_negative(p_neg: Tensor, p_pad_mean: Tensor, scale: float) -> Tensor:

@@ -48,6 +48,8 @@ class Knob:
     """Written even at its default, because presets resolve it per model."""
     webui: bool = False
     """Means something in a WebUI only."""
+    pipeline: bool = False
+    """Means something outside of a WebUI only."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class SettingField:
     methods: frozenset[str]
     always: bool
     webui: bool
+    pipeline: bool
 
 
 class Settings(BaseModel):
@@ -218,6 +221,20 @@ class Settings(BaseModel):
         ),
     ] = "all"
 
+    pooled_shift: Annotated[
+        float,
+        Field(ge=0, le=100),
+        Knob(
+            "VSF pooled shift",
+            "VSF pooled shift",
+            "Flux only: how far the prompt's pooled embedding is moved away from the negative prompt's. The "
+            "released code of the paper moves it by 0.1, the paper itself does not.",
+            Slider(0.0, 1.0, 0.05),
+            methods=frozenset({"vsf"}),
+            pipeline=True,
+        ),
+    ] = 0.0
+
     if not TYPE_CHECKING:  # type checkers keep the signature that they derive from the fields
 
         def __init__(self, **values: Any) -> None:
@@ -341,6 +358,7 @@ def _collect() -> Iterator[SettingField]:
             methods=knob.methods,
             always=knob.always,
             webui=knob.webui,
+            pipeline=knob.pipeline,
         )
 
 

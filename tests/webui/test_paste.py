@@ -53,6 +53,8 @@ def test_programs_are_told_every_argument_and_preset():
     told = schema()["arguments"]
     assert tuple(entry["name"] for entry in told) == ARGUMENTS
     for field in fields():
+        if field.pipeline:
+            continue
         entry = next(entry for entry in told if entry["name"] == field.name)
         assert entry["default"] == field.default
         assert entry.get("minimum") == field.low

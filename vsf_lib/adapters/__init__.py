@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vsf_lib.adapters.generation import Report
+from vsf_lib.adapters.negatives import encode_texts
 from vsf_lib.adapters.registry import find_adapter
 from vsf_lib.adapters.session import Session
 from vsf_lib.attention.kernels import check_kernel_name
@@ -84,10 +85,20 @@ def guided(
         raise SettingsError(
             f"negative_scale is {settings.negative_scale:g}, but it does nothing on this model: set it to 0"
         )
-    if settings.blocks != "both":
+    if settings.blocks != "both" and not adapter.two_kinds:
         raise SettingsError(
             f'blocks is "{settings.blocks}", but only Flux has two kinds of block: set it to "both"'
         )
+    if settings.method == "vsf" and settings.pooled_shift:
+        if not adapter.moves_pooled:
+            raise SettingsError(
+                f"pooled_shift is {settings.pooled_shift:g}, but it does nothing on this model: set it to 0"
+            )
+        if negative_embeddings is not None:
+            raise SettingsError(
+                f"pooled_shift is {settings.pooled_shift:g}, which needs the negative prompt's text, but "
+                "negative_embeddings were given: set it to 0, or give negative_prompts"
+            )
     if negative_embeddings is None:
         adapter.check_encoders(pipe)
     with Session(
@@ -115,7 +126,7 @@ def encode_negatives(
         max_sequence_length = inspect.signature(type(pipe).__call__).parameters["max_sequence_length"].default
     asked = {"max_sequence_length": max_sequence_length}
     with torch.no_grad():
-        return adapter.negative(pipe, texts, settings.negative_form, asked, pipe.encode_prompt)
+        return encode_texts(pipe, adapter, settings, texts, asked, pipe.encode_prompt)
 
 
 def _embeddings(negative_embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -30,6 +30,8 @@ class Batch:
     """`[B]` bool, False on unconditional rows; None if every row is guided."""
     picked: Tensor | None = None
     """The guided rows as indices, where `guided` is given."""
+    pooled: Tensor | None = None
+    """The negative's pooled embedding `[B or 1, C]`, where the prompt's is moved away from it."""
     kept: dict[str, Any] = field(default_factory=dict)
     """See `GuidedCall.keep`."""
 
@@ -42,8 +44,12 @@ class GuidedCall:
     batch: Batch
     kernel: str = "auto"
     record_share: bool = False
+    n_p: int = 0
+    """How many tokens the prompt has, for layers that are handed one sequence of text and image."""
     layers: set[str] = field(default_factory=set)
     """The layers that were guided so far."""
+    silent: set[str] = field(default_factory=set)
+    """The layers that have carried N along unseen."""
     kernels: set[str] = field(default_factory=set)
     """What computed them."""
     _share: Tensor | None = None

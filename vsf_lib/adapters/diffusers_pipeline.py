@@ -6,9 +6,11 @@ attention and no class of a network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 from torch import Tensor, nn
 
 from vsf_lib.errors import GuidanceError, ModelError
@@ -24,6 +26,9 @@ class DiffusersAdapter:
     """See `registry.Adapter`."""
 
     extrapolates = False
+    two_kinds = False
+    moves_pooled = False
+    separate_unconditional = False
 
     def prompts(self, arguments: Mapping[str, Any], conditional: Tensor) -> int:
         prompt = arguments.get("prompt")
@@ -38,6 +43,21 @@ class DiffusersAdapter:
         if conditional is None:
             raise GuidanceError("the pipeline encoded no prompt; call it with prompt or prompt_embeds")
         return conditional, unconditional if arguments.get("do_classifier_free_guidance", True) else None
+
+    def padding(self, pipe: Any, arguments: Mapping[str, Any]) -> Tensor:
+        raise NotImplementedError
+
+    def pooled(
+        self,
+        pipe: Any,
+        texts: Sequence[str],
+        arguments: Mapping[str, Any],
+        encode_prompt: Callable[..., Any],
+    ) -> list[Tensor]:
+        raise NotImplementedError
+
+    def move_pooled(self, kwargs: Mapping[str, Any], pooled: Tensor, shift: float) -> dict[str, Any]:
+        raise NotImplementedError
 
     def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         text = kwargs.get(TEXT)
@@ -79,3 +99,16 @@ def t5_encoder(tokenizer: Any, model: Any, device: Any) -> TextEncoder:
         return hidden.to(dtype=model.dtype, device=device)
 
     return TextEncoder(tokenizer, features, _T5_LIMIT, chunked=False)
+
+
+@contextmanager
+def text_lora(encoders: Sequence[nn.Module], scale: float | None) -> Iterator[None]:
+    """The text encoders' LoRA at the strength that the pipeline encodes the prompt with."""
+    scaled = list(encoders) if scale is not None and USE_PEFT_BACKEND else []
+    for encoder in scaled:
+        scale_lora_layers(encoder, scale)
+    try:
+        yield
+    finally:
+        for encoder in scaled:
+            unscale_lora_layers(encoder, scale)

@@ -8,23 +8,23 @@ or session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
-from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 from torch import Tensor, nn
 
 from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.diffusers_joint import image_heads, joined, text_heads
 from vsf_lib.adapters.diffusers_pipeline import (
     TEXT,
     DiffusersAdapter,
     check_not_compiled,
     check_parts,
     t5_encoder,
+    text_lora,
 )
 from vsf_lib.adapters.joint import attend
 from vsf_lib.errors import GuidanceError, ModelError
@@ -86,7 +86,7 @@ class Sd3Adapter(DiffusersAdapter):
             if pipe.text_encoder_3 is not None and pipe.tokenizer_3 is not None:
                 t5 = t5_encoder(pipe.tokenizer_3, pipe.text_encoder_3, device)
             encode = partial(encode_unpadded, words_only=form == "words")
-            with torch.no_grad(), _text_lora(pipe, lora_scale):
+            with torch.no_grad(), text_lora([pipe.text_encoder, pipe.text_encoder_2], lora_scale):
                 rows = [
                     join_clip_and_t5(
                         [encode(text, encoder) for encoder in clip],
@@ -135,15 +135,7 @@ class _GuidedJointAttention:
         n_i, total = hidden_states.shape[1], hidden_states.shape[1] + encoder_hidden_states.shape[1]
         n_p = total - n_i - self._call.n_n
 
-        image = _project(attn, hidden_states, ("to_q", "norm_q"), ("to_k", "norm_k"), ("to_v", None))
-        text = _project(
-            attn,
-            encoder_hidden_states,
-            ("add_q_proj", "norm_added_q"),
-            ("add_k_proj", "norm_added_k"),
-            ("add_v_proj", None),
-        )
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
+        q, k, v = joined(image_heads(attn, hidden_states), text_heads(attn, encoder_hidden_states))
         out = attend(
             self._call,
             self._name,
@@ -162,16 +154,6 @@ class _GuidedJointAttention:
         return attn.to_out[1](attn.to_out[0](image_out)), text_out
 
 
-def _project(attn: Attention, x: Tensor, *parts: tuple[str, str | None]) -> list[Tensor]:
-    """Linear maps of `[B, n, C]` to heads `[B, H, n, D]`, each with its norm where the model has one."""
-    heads = []
-    for linear, norm_name in parts:
-        y = getattr(attn, linear)(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-        norm = getattr(attn, norm_name) if norm_name else None
-        heads.append(y if norm is None else norm(y))
-    return heads
-
-
 def _clip_encoders(pipe: Any, device: Any, clip_skip: int) -> list[TextEncoder]:
     def encoder(tokenizer: Any, model: Any) -> TextEncoder:
         def features(ids: Tensor) -> Tensor:
@@ -182,16 +164,3 @@ def _clip_encoders(pipe: Any, device: Any, clip_skip: int) -> list[TextEncoder]:
         return TextEncoder(tokenizer, features, limit, chunked=True)
 
     return [encoder(pipe.tokenizer, pipe.text_encoder), encoder(pipe.tokenizer_2, pipe.text_encoder_2)]
-
-
-@contextmanager
-def _text_lora(pipe: Any, scale: float | None) -> Iterator[None]:
-    """The text encoders' LoRA at the strength that the pipeline encodes the prompt with."""
-    encoders = [pipe.text_encoder, pipe.text_encoder_2] if scale is not None and USE_PEFT_BACKEND else []
-    for encoder in encoders:
-        scale_lora_layers(encoder, scale)
-    try:
-        yield
-    finally:
-        for encoder in encoders:
-            unscale_lora_layers(encoder, scale)

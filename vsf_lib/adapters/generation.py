@@ -60,8 +60,10 @@ class Generation:
         *,
         kernel: str,
         record_share: bool,
+        pooled: list[Tensor] | None = None,
     ) -> None:
-        """`negatives` holds one embedding `[n, C]` per conditional row."""
+        """`negatives` holds one embedding `[n, C]` per conditional row, `pooled` one `[C]` where the prompt's
+        is moved."""
         self._pipe = pipe
         self._adapter = adapter
         self._settings = settings
@@ -69,6 +71,7 @@ class Generation:
         self._lengths = tuple(len(negative) for negative in negatives)
         self._alike = all(negative is negatives[0] for negative in negatives)
         self._negative, self._mask = stack_rows(negatives[:1] if self._alike else negatives)
+        self._pooled = None if pooled is None else torch.stack(pooled[:1] if self._alike else pooled)
         self._kernel = kernel
         self._record_share = record_share
         self._run: set[int] = set()
@@ -78,6 +81,13 @@ class Generation:
         self._shares: dict[int, Tensor] = {}
         self._finite: Tensor | None = None
         self._batches: dict[tuple[bool, ...], Batch] = {}
+
+    def encoded_unconditional(self, text: Tensor) -> bool:
+        """Takes the unconditional text of a pipeline that encodes it apart; False if there is one already."""
+        if not self._rows.awaits_unconditional:
+            return False
+        self._rows.add_unconditional(text)
+        return True
 
     def open(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GuidedCall | None:
         """The guided call that a denoiser call becomes; None leaves it as it is."""
@@ -93,7 +103,13 @@ class Generation:
         batch = self._batches.get(rows)
         if batch is None:  # kept, because a tensor made from Python numbers waits for the device
             batch = self._batches[rows] = self._batch(rows, text)
-        return GuidedCall(self._settings, batch, kernel=self._kernel, record_share=self._record_share)
+        return GuidedCall(
+            self._settings,
+            batch,
+            kernel=self._kernel,
+            record_share=self._record_share,
+            n_p=text.shape[1],
+        )
 
     def _batch(self, rows: tuple[bool, ...], text: Tensor) -> Batch:
         # Unconditional rows carry the negative too, because a batch has one length, and are switched off.
@@ -104,19 +120,20 @@ class Generation:
             None if self._mask is None else self._mask.to(text.device).repeat(times, 1),
             guided,
             None if guided is None else guided.nonzero().flatten(),
+            None if self._pooled is None else self._pooled.to(text).repeat(times, 1),
         )
 
     def close(self, call: GuidedCall, claimed: tuple[str, ...], output: Tensor) -> None:
         """Checks a guided call that has returned, and takes note of it."""
         step = current_step(self._pipe)
-        missed = [name for name in claimed if name not in call.layers]
+        missed = [name for name in claimed if name not in call.layers | call.silent]
         if missed:
             raise GuidanceError(
                 f"step {step} did not guide {len(missed)} of {len(claimed)} layers, the first is "
                 f"{missed[0]}: something skips or replaces them (a cache, another extension?); remove it"
             )
         self._guided.add(step)
-        self._layers = claimed
+        self._layers = tuple(name for name in claimed if name in call.layers)
         self._kernels |= call.kernels
         share = call.share()
         if share is not None:

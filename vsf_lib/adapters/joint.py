@@ -39,11 +39,13 @@ def attend(
 ) -> Tensor:
     """The guided attention `[B, H, L, D]` of one layer; q, k and v after norm and position, N in them.
 
-    With `silent` N is carried along unseen: image and text are as unguided, and no layer is counted.
+    With `silent` N is carried along unseen: image and text are as unguided, and the layer is not guided.
     """
     regions: _Regions = {"image": image, "positive": positive, "negative": negative}
     out = _METHODS[call.settings.method](call, _silence if silent else call.rows, q, k, v, regions)
-    if not silent:
+    if silent:
+        call.silent.add(name)
+    else:
         call.reached(name, q)
     return out
 

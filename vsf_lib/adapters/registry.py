@@ -26,6 +26,12 @@ class Adapter(Protocol):
 
     extrapolates: bool
     """Whether `Settings.negative_scale` (eq. 10) means something for this network's embeddings."""
+    two_kinds: bool
+    """Whether it has double-stream and single-stream blocks for `Settings.blocks` to choose from."""
+    moves_pooled: bool
+    """Whether `Settings.pooled_shift` means something for it."""
+    separate_unconditional: bool
+    """Whether its pipelines encode the unconditional prompt by a second call of `encode_prompt`."""
 
     def check_encoders(self, pipe: Any) -> None:
         """Raises ModelError, with the remedy, if the pipeline lacks what encodes a negative prompt."""
@@ -60,6 +66,21 @@ class Adapter(Protocol):
         `form` is "padded" like a prompt, "all" tokens without padding, or the "words" of those alone.
         """
 
+    def padding(self, pipe: Any, arguments: Mapping[str, Any]) -> Tensor:
+        """p0 `[C]` of eq. 10; asked for only if it `extrapolates`."""
+
+    def pooled(
+        self,
+        pipe: Any,
+        texts: Sequence[str],
+        arguments: Mapping[str, Any],
+        encode_prompt: Callable[..., Any],
+    ) -> list[Tensor]:
+        """The pooled embeddings `[C]` of the negative prompts; asked for only if it `moves_pooled`."""
+
+    def move_pooled(self, kwargs: Mapping[str, Any], pooled: Tensor, shift: float) -> dict[str, Any]:
+        """A denoiser call's arguments with its pooled embedding moved away from `pooled` `[B or 1, C]`."""
+
     def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         """The text `[B, n_p, C]` of a denoiser call, or None for a call that must stay as it is."""
 
@@ -83,6 +104,10 @@ class _Row:
 _FORGE = ("vsf_lib.adapters.forge_sd35", "vsf_lib.adapters.forge_flux")
 _TABLE = (
     _Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),
+    _Row("StableDiffusion3Img2ImgPipeline", "vsf_lib.adapters.diffusers_sd3"),
+    _Row("StableDiffusion3InpaintPipeline", "vsf_lib.adapters.diffusers_sd3"),
+    _Row("FluxPipeline", "vsf_lib.adapters.diffusers_flux"),
+    _Row("FluxImg2ImgPipeline", "vsf_lib.adapters.diffusers_flux"),
     _Row("WanPipeline", "vsf_lib.adapters.diffusers_wan"),
     _Row("WanImageToVideoPipeline", "vsf_lib.adapters.diffusers_wan"),
 )

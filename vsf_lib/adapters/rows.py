@@ -25,6 +25,16 @@ class TextRows:
         # spares a wait per step.
         self._answered: deque[tuple[Tensor, tuple[bool, ...]]] = deque(maxlen=2)
 
+    @property
+    def awaits_unconditional(self) -> bool:
+        """Whether no unconditional text is known."""
+        return self._unconditional is None
+
+    def add_unconditional(self, unconditional: Tensor) -> None:
+        """Takes the unconditional text of a pipeline that encodes it after the prompt."""
+        self._unconditional = unconditional
+        self._answered.clear()
+
     def guided(self, text: Tensor) -> tuple[bool, ...]:
         """For each row of a call's text: is it a prompt (True) or unconditional (False)."""
         for known, answer in self._answered:
@@ -47,8 +57,8 @@ class TextRows:
             if is_cond and is_uncond:
                 raise GuidanceError(
                     "the prompt and the unconditional prompt are the same text, and the pipeline sends them "
-                    "one at a time: which of them to guide is unknown; set guidance_scale to 1 or change "
-                    "one of the texts"
+                    "one at a time: which of them to guide is unknown; change one of the texts, or switch "
+                    "classifier-free guidance off (guidance_scale 1; with Flux true_cfg_scale 1)"
                 )
             if is_cond or is_uncond:
                 return (is_cond,) * len(text)

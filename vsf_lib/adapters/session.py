@@ -1,8 +1,9 @@
 """The life of a guidance: from entering `with guided(...)` to the pipeline being as it was before.
 
-Owns everything that is put on a pipeline and its removal: two of the pipeline's methods are shadowed on the
-instance (encoding the prompt begins a generation, freeing the models ends it), two hooks sit on the denoiser,
-and attention processors are exchanged during a guided call only. Knows no network but through its adapter.
+Owns everything that is put on a pipeline and its removal: three of the pipeline's methods are shadowed on the
+instance (checking its inputs ends what was left unfinished, encoding the prompt begins a generation, freeing
+the models ends it), two hooks sit on the denoiser, and attention processors are exchanged during a guided
+call only. Knows no network but through its adapter.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.adapters.generation import Generation, Report
+from vsf_lib.adapters.negatives import encode_pooled, encode_texts
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
 from vsf_lib.errors import GuidanceError, PromptError
@@ -76,6 +78,7 @@ class Session:
             undo.callback(before.remove)
             after = self._denoiser.register_forward_hook(self._after_call, with_kwargs=True, always_call=True)
             undo.callback(after.remove)
+            self._shadow(undo, "check_inputs", self._start)
             self._shadow(undo, "encode_prompt", self._begin)
             self._shadow(undo, "maybe_free_model_hooks", self._finish)
             self._active = True
@@ -108,8 +111,12 @@ class Session:
         self._pipe.__dict__[name] = shadow
         undo.callback(restore)
 
-    def _begin(self, encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _start(self, check_inputs: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # Every call of a pipeline begins so, and the next text that it encodes is the prompt.
         self._generation = None
+        return check_inputs(*args, **kwargs)
+
+    def _begin(self, encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._restore_processors()  # left over if a KeyboardInterrupt ended the last call
         self._check_denoiser()
         result = encode_prompt(*args, **kwargs)
@@ -118,6 +125,10 @@ class Session:
         asked = bound.arguments
 
         conditional, unconditional = self._adapter.encoded(asked, result)
+        begun, self._generation = self._generation, None
+        if self._adapter.separate_unconditional and begun and begun.encoded_unconditional(conditional):
+            self._generation = begun
+            return result
         prompts = self._adapter.prompts(asked, conditional)
         negatives = self._negatives
         if len(negatives) not in (1, prompts):
@@ -126,23 +137,26 @@ class Session:
             )
         texts = [negative for negative in negatives if isinstance(negative, str)]
         embeddings = [negative for negative in negatives if isinstance(negative, Tensor)]
+        pooled = None
         if texts:
-            form = self._settings.negative_form
-            embeddings = self._adapter.negative(self._pipe, texts, form, asked, encode_prompt)
+            encode = (self._pipe, self._adapter, self._settings, texts, asked, encode_prompt)
+            embeddings, pooled = encode_texts(*encode), encode_pooled(*encode)
         if any(embedding.shape[-1] != conditional.shape[-1] for embedding in embeddings):
             raise PromptError(
                 f"a negative embedding has width {embeddings[0].shape[-1]} and the prompt's has "
                 f"{conditional.shape[-1]}: encode the negative with the model that it is for"
             )
         per_prompt = len(conditional) // prompts
+        whose = [row // per_prompt if len(embeddings) > 1 else 0 for row in range(len(conditional))]
         self._generation = Generation(
             self._pipe,
             self._adapter,
             self._settings,
             TextRows(conditional, unconditional),
-            [embeddings[row // per_prompt if len(embeddings) > 1 else 0] for row in range(len(conditional))],
+            [embeddings[which] for which in whose],
             kernel=self._kernel,
             record_share=self._record_share,
+            pooled=None if pooled is None else [pooled[which] for which in whose],
         )
         return result
 
@@ -167,7 +181,10 @@ class Session:
             ours = self._adapter.processor(self._denoiser, name, call)
             self._exchanged.append(_Exchanged(name, layer, layer.processor, ours))
             layer.processor = ours
-        return args, self._adapter.arguments(kwargs, call.batch.negative)
+        changed = self._adapter.arguments(kwargs, call.batch.negative)
+        if call.batch.pooled is not None:
+            changed = self._adapter.move_pooled(changed, call.batch.pooled, self._settings.pooled_shift)
+        return args, changed
 
     def _after_call(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any

@@ -27,7 +27,8 @@ def claimed_steps(settings: Settings, total: int) -> range:
 def current_step(pipe: Any) -> int:
     """The running step of a diffusers pipeline, from its scheduler's own count: no tensor is read.
 
-    The count is None until the first step has been taken, and names the next one from then on.
+    The count is None until the first step has been taken, and names the next one from then on. Where a
+    picture is given, the pipeline leaves out the first steps, and the count begins behind them.
     """
     try:
         index = pipe.scheduler.step_index
@@ -36,4 +37,4 @@ def current_step(pipe: Any) -> int:
             f"the scheduler {type(pipe.scheduler).__name__} does not count its steps, so it is unknown which "
             "of them to guide; use a flow matching scheduler such as FlowMatchEulerDiscreteScheduler"
         ) from error
-    return 0 if index is None else int(index)
+    return 0 if index is None else int(index) - (getattr(pipe.scheduler, "begin_index", None) or 0)

@@ -17,7 +17,11 @@ from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.options import DEFAULTS, Options
 
 AUTO, CUSTOM = "Auto", "Custom"
-ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *(item.name for item in fields()))
+ARGUMENTS: tuple[str, ...] = (
+    "enabled",
+    "preset",
+    *(item.name for item in fields() if not item.pipeline),
+)
 """The panel's values in their order, which is that of positional API arguments."""
 
 STRENGTHS = ("alpha", "beta", "negative_scale")

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3InpaintPipeline
 from recorder import Recorder, difference, state
 from recorder import assert_rows_match as match_rows
 from reference_sd3 import Reference, negative_embedding
-from tiny_sd3 import LAYERS, T5_LENGTH, generate, make_pipeline
+from tiny_sd3 import LAYERS, T5_LENGTH, generate, generate_from, make_pipeline, with_a_picture
 from torch import Tensor
 
 from vsf_lib.adapters import encode_negatives, guided
@@ -188,6 +189,49 @@ def test_steps_outside_of_the_window_are_bitwise_unguided(shared: Any) -> None:
     assert guided_steps == [1, 2]
     assert guidance.report is not None
     assert guidance.report.guided_steps == (1, 2)
+
+
+def picture_pipeline(kind: str) -> Any:
+    if kind == "picture":
+        return with_a_picture(make_pipeline(), StableDiffusion3Img2ImgPipeline)
+    # Inpainting takes models of 16 channels, or of 33 that see mask and picture too.
+    whole = make_pipeline(channels=16, more=17 if kind == "mask seen" else 0)
+    return with_a_picture(whole, StableDiffusion3InpaintPipeline)
+
+
+@pytest.mark.parametrize("kind", ["picture", "mask", "mask seen"])
+def test_from_a_picture_whole_outputs_match_the_masked_float64_run(kind: str) -> None:
+    pipe = picture_pipeline(kind)
+    plain, before = generate_from(pipe), state(pipe)
+    texts = ["wheels", "big roof"]
+    with Recorder(pipe) as seen, guided(pipe, VSF, texts) as guidance:
+        generate_from(pipe, ["a red car", "a boat"], guidance_scale=2.0, negative_prompt=["", "big"])
+    assert_rows_match(pipe, seen, VSF, [None, None, *(negative_embedding(pipe, text) for text in texts)])
+    report = guidance.report
+    assert report is not None
+    assert (report.steps, report.steps_run, report.guided_steps, report.images) == (2, 2, (0, 1), 2)
+    with guided(pipe, VSF):
+        assert difference(generate_from(pipe), plain) > 0.01 * float(plain.std())
+    assert state(pipe) == before
+    assert torch.equal(generate_from(pipe), plain)
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(1.0, (0, 1)), (0.75, (0, 1)), (0.5, (0,))])
+@pytest.mark.parametrize("kind", ["picture", "mask"])
+def test_from_a_picture_start_and_end_count_the_steps_that_run(
+    kind: str, strength: float, steps: tuple[int, ...]
+) -> None:
+    pipe = picture_pipeline(kind)
+    with Recorder(pipe) as seen, guided(pipe, VSF.changed(end=0.5)) as guidance:
+        generate_from(pipe, strength=strength)
+    unguided = []
+    for call, (inputs, output) in enumerate(zip(seen.inputs, seen.outputs, strict=True)):
+        with torch.no_grad():
+            if torch.equal(pipe.transformer(**inputs)[0], output):
+                unguided.append(call)
+    assert unguided == list(range(len(steps), round(4 * strength)))
+    assert guidance.report is not None
+    assert guidance.report.guided_steps == steps
 
 
 def test_repeated_calls_with_other_steps_and_own_sigmas(shared: Any) -> None:

@@ -15,6 +15,8 @@ from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
     StableDiffusion3Pipeline,
 )
 from tokenizers import Tokenizer
@@ -102,20 +104,23 @@ def clip_encoder(width: int, projection: int) -> CLIPTextModelWithProjection:
     )
 
 
-def make_pipeline(*, t5: bool = True, seed: int = 0) -> Any:
-    """A StableDiffusion3Pipeline in float32: 3 blocks, the first with dual attention, norms on q and k."""
+def make_pipeline(*, t5: bool = True, seed: int = 0, channels: int = 4, more: int = 0) -> Any:
+    """A StableDiffusion3Pipeline in float32: 3 blocks, the first with dual attention, norms on q and k.
+
+    `more` channels come in beside the latents' own, as in models made for inpainting.
+    """
     torch.manual_seed(seed)
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
-        in_channels=4,
+        in_channels=channels + more,
         num_layers=LAYERS,
         attention_head_dim=8,
         num_attention_heads=3,
         joint_attention_dim=40,
         caption_projection_dim=24,
         pooled_projection_dim=20,
-        out_channels=4,
+        out_channels=channels,
         pos_embed_max_size=8,
         dual_attention_layers=(0,),
         qk_norm="rms_norm",
@@ -123,7 +128,7 @@ def make_pipeline(*, t5: bool = True, seed: int = 0) -> Any:
     vae = AutoencoderKL(
         block_out_channels=(8,),
         norm_num_groups=4,
-        latent_channels=4,
+        latent_channels=channels,
         layers_per_block=1,
         sample_size=8,
         down_block_types=("DownEncoderBlock2D",),
@@ -188,3 +193,28 @@ def generate(pipe: Any, prompt: str | list[str] = "a red car on the field", **op
     } | options
     rows = (1 if isinstance(prompt, str) else len(prompt)) * settings.get("num_images_per_prompt", 1)
     return pipe(prompt, latents=latents(rows), **settings).images
+
+
+def with_a_picture(pipe: Any, kind: type = StableDiffusion3Img2ImgPipeline) -> Any:
+    """The same parts in a pipeline that begins from a picture."""
+    other = kind(**pipe.components)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def generate_from(pipe: Any, prompt: str | list[str] = "a red car on the field", **options: Any) -> Any:
+    """As `generate`, from a picture, and where the pipeline takes one with a mask over its left half."""
+    rows = 1 if isinstance(prompt, str) else len(prompt)
+    settings: dict[str, Any] = {
+        "image": torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(5)),
+        "strength": 0.5,
+        "num_inference_steps": 4,
+        "guidance_scale": 1.0,
+        "max_sequence_length": T5_LENGTH,
+        "generator": torch.Generator().manual_seed(6),
+        "output_type": "latent",
+    } | options
+    if isinstance(pipe, StableDiffusion3InpaintPipeline):
+        settings["mask_image"] = (torch.arange(8) < 4).float().expand(rows, 1, 8, 8)
+        settings |= {"height": 8, "width": 8}
+    return pipe(prompt, **settings).images

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vsf_lib.cli.console import note, result
+from vsf_lib.cli.download import LORAS, MODELS, placed
 from vsf_lib.cli.guidance import add_guidance
 from vsf_lib.cli.output import open_output
 from vsf_lib.cli.request import explicit, preset_named
@@ -67,6 +68,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the folder, or hub id if it is fetched already, of a Wan in diffusers' format",
     )
     model.add_argument(
+        "--download",
+        action="store_true",
+        help=f"fetch a --model that is a hub id into {MODELS}, and a --lora OWNER/NAME/FILE into {LORAS}; "
+        "goes on where an earlier attempt ended",
+    )
+    model.add_argument(
         "--lora",
         action="append",
         metavar="FILE[:WEIGHT]",
@@ -95,8 +102,9 @@ def run(args: Namespace) -> int:
     from vsf_lib.video.process import Worker
 
     job = resolve(args)
-    check(job)
     with open_output(args.out, 1, tuple(f".{name}" for name in _FORMATS), FOLDER) as output:
+        job = placed(job, download=args.download)
+        check(job)
         if args.seed is None and args.from_file is None:
             note(f"seed {job.seed}")
         if job.settings.method != "off" and not job.settings.negative_prompt:

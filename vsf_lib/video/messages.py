@@ -1,6 +1,7 @@
-"""What the worker process and its owner say to each other: one JSON object per line, each way.
+"""What a child process and its owner say to each other: one JSON object per line, each way.
 
-To the worker: `{"make": job, "path": file}` and `{"cancel": true}`; when the line ends, so does the worker.
+To the worker: `{"make": job, "path": file}` and `{"cancel": true}`. To the process that fetches:
+`{"plan": source, "into": folder}` or the same with `fetch`. When the line ends, so does the child.
 From it: one of the events below, by the name of its kind. Knows nothing of processes.
 """
 
@@ -72,9 +73,48 @@ class Cancelled:
     """The user stopped the job."""
 
 
-Event = Ready | Progress | Preview | Note | Result | Failed | Cancelled
+@dataclass(frozen=True)
+class Plan:
+    """What a download would fetch. Sizes in bytes."""
+
+    path: str
+    """The folder or file that it becomes."""
+    files: list[str]
+    total: int
+    here: int
+    """Of them, from an earlier attempt; all of them if nothing is left to do."""
+    free: int
+    """On the disk that it goes to."""
+
+    @property
+    def missing(self) -> int:
+        """Still to fetch."""
+        return self.total - self.here
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """Where a download stands."""
+
+    done: int
+    total: int
+    """Bytes."""
+    speed: float
+    """Bytes per second, of late."""
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The download is there, whole."""
+
+    path: str
+
+
+Event = Ready | Progress | Preview | Note | Result | Failed | Cancelled | Plan | Fetching | Fetched
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Ready, Progress, Preview, Note, Result, Failed, Cancelled)
+    kind.__name__.lower(): kind
+    for kind in (Ready, Progress, Preview, Note, Result, Failed, Cancelled, Plan, Fetching, Fetched)
 }
 
 

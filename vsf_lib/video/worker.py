@@ -23,6 +23,7 @@ from vsf_lib import __version__
 from vsf_lib.errors import VSFError, is_out_of_memory
 from vsf_lib.video import messages
 from vsf_lib.video.job import VideoJob
+from vsf_lib.video.line import own_line
 
 GRACE = 5.0
 """Seconds to stop in after the input has closed."""
@@ -66,27 +67,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.overlay:
         sys.path.insert(0, args.overlay)
-    emit = _own_line()
+    emit = own_line()
     orders = Orders(sys.stdin)
     emit(messages.Ready(_versions()))
     maker = Maker(emit, orders.stopped)
     while (order := orders.next()) is not None:
         emit(maker.run(VideoJob.create(**order["make"]), Path(order["path"])))
     return 0
-
-
-def _own_line() -> Callable[[messages.Event], None]:
-    """The output as it is now, for us alone: from here on whatever prints does so to stderr."""
-    line = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii", newline="\n")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    lock = threading.Lock()
-
-    def emit(event: messages.Event) -> None:
-        with lock:
-            line.write(messages.write(event) + "\n")
-            line.flush()
-
-    return emit
 
 
 class Maker:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -28,6 +29,7 @@ from vsf_lib.negative import (
     encode_unpadded,
     extrapolate_negative,
     join_clip_and_t5,
+    padding_mean,
     stack_rows,
 )
 
@@ -188,3 +190,18 @@ def test_equation_10() -> None:
     p0 = torch.tensor([1.0, 1.0])
     assert extrapolate_negative(p_neg, p0, 8).tolist() == [[1, 10], [19, 28]]
     assert torch.equal(extrapolate_negative(p_neg, p0, 0), p_neg)
+
+
+def test_no_text_is_256_tokens_of_padding_and_nothing_else() -> None:
+    seen = []
+
+    def features(ids: Tensor) -> Tensor:
+        seen.append(ids)
+        return torch.arange(ids.shape[1]).half()[None, :, None] * torch.tensor([1.0, 2.0]).half()
+
+    encoder = TextEncoder(tokenizer("$A </s>"), features, 512, chunked=False)
+    encoder.tokenizer.pad_token = "red"
+    mean = padding_mean(encoder)
+    assert seen[0].tolist() == [encoder.tokenizer.convert_tokens_to_ids(["red"]) * 256]
+    assert mean.tolist() == [127.5, 255.0]
+    assert mean.dtype == torch.float32

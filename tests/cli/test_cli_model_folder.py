@@ -38,8 +38,8 @@ DAMAGES = {
     "index cut off": (lambda f: cut(f / "model_index.json", 40), "model_index.json is damaged"),
     "index is a list": (lambda f: (f / "model_index.json").write_text("[]"), "holds no JSON object"),
     "another pipeline": (
-        lambda f: replace(f / "model_index.json", "StableDiffusion3Pipeline", "FluxPipeline"),
-        "is of a FluxPipeline, but only StableDiffusion3Pipeline",
+        lambda f: replace(f / "model_index.json", "StableDiffusion3Pipeline", "FluxFillPipeline"),
+        "is of a FluxFillPipeline, but only StableDiffusion3Pipeline (Stable Diffusion 3 and 3.5) and Flux",
     ),
     "part not listed": (
         lambda f: replace(f / "model_index.json", '"vae"', '"other"'),

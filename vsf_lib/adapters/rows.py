@@ -33,7 +33,6 @@ class TextRows:
     def add_unconditional(self, unconditional: Tensor) -> None:
         """Takes the unconditional text of a pipeline that encodes it after the prompt."""
         self._unconditional = unconditional
-        self._answered.clear()
 
     def guided(self, text: Tensor) -> tuple[bool, ...]:
         """For each row of a call's text: is it a prompt (True) or unconditional (False)."""

@@ -46,7 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         metavar="X",
         help="classifier-free guidance, 1 is off (default: 1). It reads the negative prompt only with "
-        "--method off; with another method its unconditional prompt is empty",
+        "--method off; with another method its unconditional prompt is empty. With Flux dev it is the "
+        "distilled guidance (default: 3.5), and schnell has none",
     )
     picture.add_argument(
         "--from-image",
@@ -58,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model",
         metavar="MODEL",
         help=f"{NAME} (the small built-in one, default), or the folder or Hugging Face id of a Stable "
-        "Diffusion 3.5 in diffusers' format",
+        "Diffusion 3.5 or Flux.1 in diffusers' format",
     )
     machine.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1 (default: auto)")
     machine.add_argument("--dtype", choices=DTYPES, help="default: auto, by model and device")
@@ -99,9 +100,11 @@ def run(args: Namespace) -> int:
 
 def _written(request: Request, model: Model, output: Output, args: Namespace) -> Iterator[dict[str, Any]]:
     """Draws, writes and tells one picture after the other."""
-    from vsf_lib.cli.pictures import choose_machine, draw  # imports torch
+    from vsf_lib.cli.pictures import choose_machine, draw, fetch  # imports torch
 
     machine = choose_machine(request, model)
+    folder = fetch(model)
+    request = request.fitted(flux=folder.flux)
     notes = list(request.notes)
     if request.fingerprint not in ("", model.fingerprint()):
         notes.append(f"{args.from_image} was made with other weights of this model, so the picture differs")
@@ -109,7 +112,7 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
         notes.append(f"the {NAME} model has learnt {SIZE}x{SIZE} only: expect poor pictures at other sizes")
     if args.seed is None and args.from_image is None:
         notes.append(f"seed {request.seed}")
-    for picture in draw(request, model, machine, quiet=not args.debug):
+    for picture in draw(request, model, folder, machine, quiet=not args.debug):
         path = output.path(request.prompt, picture.parameters.seed, compare=request.compare)
         infotext = format_parameters(picture.parameters)
         write_png(path, picture.image, infotext)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import ModelError, SettingsError
-from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, NAME
+from vsf_lib.scenes.model import FOLDER, NAME
 
-PIPELINE = "StableDiffusion3Pipeline"
-USUAL_SEQUENCE_LENGTH = 256
+SD3, FLUX = "StableDiffusion3Pipeline", "FluxPipeline"
+PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _NEEDED = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
@@ -27,6 +27,10 @@ _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _HALF = "fp16"
 _LARGEST_HEAD = 100_000_000
 """safetensors' own bound for the table at a file's beginning."""
+_FLUX_TIMES = 4
+"""How many times its own size Flux may draw. Its positions have no end, but its sense of form has."""
+_FLUX_LATENT = 128
+"""The own size of Flux in latents."""
 _EXAMPLE = "stabilityai/stable-diffusion-3.5-large-turbo"
 
 
@@ -35,6 +39,12 @@ class Folder:
     """A diffusers folder that has all its files."""
 
     path: Path
+    pipeline: str
+    """The pipeline's class, one of `PIPELINES`."""
+    sequence_length: int
+    """How many tokens of a prompt T5 reads."""
+    distilled: bool
+    """Whether it takes distilled guidance, as Flux dev does and schnell does not."""
     variant: str | None
     """fp16 where the weights exist in that variant only."""
     absent: tuple[str, ...]
@@ -44,6 +54,11 @@ class Folder:
     own_size: int
     multiple: int
     largest: int
+
+    @property
+    def flux(self) -> bool:
+        """Whether it is a Flux model."""
+        return self.pipeline == FLUX
 
     def size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
         """The size to draw, by default the model's own; raises SettingsError if the model cannot draw it."""
@@ -74,11 +89,6 @@ class Model:
     def built_in(self) -> bool:
         """Whether it is the small model that comes with this package."""
         return self.name == NAME
-
-    @property
-    def sequence_length(self) -> int:
-        """How many tokens of a prompt T5 reads."""
-        return MAX_SEQUENCE_LENGTH if self.built_in else USUAL_SEQUENCE_LENGTH
 
     def fingerprint(self) -> str:
         """Changes with the built-in model's weights; empty for others, which are too big to read twice."""
@@ -142,12 +152,14 @@ def inspect(path: Path) -> Folder:
         elif library in _STEMS and name != "feature_extractor":
             _read_json(path / name / "config.json")
             weights[name] = _weights(path / name, _STEMS[library])
+    pipeline = str(index["_class_name"])
     return Folder(
         path=path,
+        pipeline=pipeline,
         absent=tuple(name for name, entry in index.items() if entry == [None, None]),
         variant=_variant(path, {name: half for name, (half, _) in weights.items()}),
         weights=sum(size for _, size in weights.values()),
-        **_sizes(path),
+        **_told(path, pipeline),
     )
 
 
@@ -155,10 +167,9 @@ def read_index(file: Path) -> dict[str, Any]:
     """What a model_index.json says; raises ModelError unless it is of a pipeline that can be guided."""
     index = _read_json(file)
     kind = index.get("_class_name")
-    if kind != PIPELINE:
-        raise ModelError(
-            f"{file} is of a {kind}, but only {PIPELINE} (Stable Diffusion 3 and 3.5) is supported"
-        )
+    if kind not in PIPELINES:
+        known = " and ".join(f"{name} ({title})" for name, title in PIPELINES.items())
+        raise ModelError(f"{file} is of a {kind}, but only {known} are supported")
     return index
 
 
@@ -175,19 +186,40 @@ def _portable(path: Path) -> str:
         return absolute.as_posix()
 
 
-def _sizes(path: Path) -> dict[str, int]:
+def _told(path: Path, pipeline: str) -> dict[str, Any]:
+    """What the configurations of transformer and vae say."""
     transformer = _read_json(path / "transformer" / "config.json")
     vae = _read_json(path / "vae" / "config.json")
     try:
         scale = 2 ** (len(vae["block_out_channels"]) - 1)
-        multiple = scale * int(transformer["patch_size"])
-        return {
-            "own_size": int(transformer["sample_size"]) * scale,
-            "multiple": multiple,
-            "largest": int(transformer["pos_embed_max_size"]) * multiple,
-        }
+        return (_of_flux if pipeline == FLUX else _of_sd3)(transformer, vae, scale)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the configurations of transformer and vae in {path} lack {error}") from error
+
+
+def _of_sd3(transformer: dict[str, Any], vae: dict[str, Any], scale: int) -> dict[str, Any]:
+    multiple = scale * int(transformer["patch_size"])
+    return {
+        "sequence_length": 256,
+        "distilled": False,
+        "own_size": int(transformer["sample_size"]) * scale,
+        "multiple": multiple,
+        "largest": int(transformer["pos_embed_max_size"]) * multiple,
+    }
+
+
+def _of_flux(transformer: dict[str, Any], vae: dict[str, Any], scale: int) -> dict[str, Any]:
+    int(transformer["num_single_layers"])  # or it is another network's
+    distilled = bool(transformer.get("guidance_embeds", False))
+    own = int(vae.get("sample_size", _FLUX_LATENT * scale))
+    return {
+        # schnell was trained with half of dev's
+        "sequence_length": 512 if distilled else 256,
+        "distilled": distilled,
+        "own_size": own,
+        "multiple": 2 * scale,
+        "largest": _FLUX_TIMES * own,
+    }
 
 
 def _variant(path: Path, halves: dict[str, bool]) -> str | None:

@@ -22,11 +22,12 @@ from PIL import Image
 
 from vsf_lib import __version__
 from vsf_lib.adapters import guided
-from vsf_lib.cli.model import INDEX, PIPELINE, Folder, Model, inspect, read_index
+from vsf_lib.cli.model import INDEX, Folder, Model, inspect, read_index
 from vsf_lib.cli.request import (
     COMPARISON,
     COMPARISON_VALUE,
     DEVICE,
+    DISTILLED,
     DTYPE,
     FINGERPRINT,
     PROGRAM,
@@ -34,6 +35,7 @@ from vsf_lib.cli.request import (
 )
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
 from vsf_lib.metadata import Parameters
+from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings
 
 _BIG = 4 * 2**30
@@ -124,8 +126,8 @@ def fetch(model: Model) -> Folder:
 
     try:
         # The smallest file first, so that gigabytes of another kind of model are not fetched for nothing.
-        read_index(Path(hf_hub_download(model.name, INDEX)))
-        path = getattr(diffusers, PIPELINE).download(model.name, use_safetensors=True)
+        kind = read_index(Path(hf_hub_download(model.name, INDEX)))["_class_name"]
+        path = getattr(diffusers, kind).download(model.name, use_safetensors=True)
     except ModelError:
         raise
     except Exception as error:  # the hub's client has no common base class across its versions
@@ -165,7 +167,7 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
             if folder.weights < _SLOW or not sys.stderr.isatty():
                 library.disable_progress_bar()
     try:
-        pipe = getattr(diffusers, PIPELINE).from_pretrained(
+        pipe = getattr(diffusers, folder.pipeline).from_pretrained(
             folder.path,
             torch_dtype=machine.dtype,
             variant=folder.variant,
@@ -195,23 +197,23 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
     return pipe
 
 
-def draw(request: Request, model: Model, machine: Machine, *, quiet: bool) -> Iterator[Picture]:
+def draw(
+    request: Request, model: Model, folder: Folder, machine: Machine, *, quiet: bool
+) -> Iterator[Picture]:
     """The pictures of a request, one after the other; the model is loaded before the first."""
-    folder = fetch(model)
     width, height = folder.size(request.size)  # again, because of models that had to be fetched
     pipe = load(folder, machine, quiet=quiet)
+    call = _call(request, model, folder, (width, height))
     for number in range(request.batch):
         seed = request.seed + number
         start = time.perf_counter()
         label = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
         images = []
         if request.compare:
-            image, _ = _draw_one(
-                pipe, request, model, seed, (width, height), _OFF, f"{label} without".strip()
-            )
+            image, _ = _draw_one(pipe, call, seed, _OFF, f"{label} without".strip())
             images.append(image)
         name = f"{label} with" if request.compare else label
-        image, done = _draw_one(pipe, request, model, seed, (width, height), request.settings, name.strip())
+        image, done = _draw_one(pipe, call, seed, request.settings, name.strip())
         images.append(image)
         yield Picture(
             image=_side_by_side(images),
@@ -219,7 +221,7 @@ def draw(request: Request, model: Model, machine: Machine, *, quiet: bool) -> It
                 prompt=request.prompt,
                 steps=request.steps,
                 sampler=_sampler(pipe),
-                cfg_scale=request.guidance_scale,
+                cfg_scale=1.0 if folder.flux else request.guidance_scale,
                 seed=seed,
                 width=width,
                 height=height,
@@ -227,36 +229,35 @@ def draw(request: Request, model: Model, machine: Machine, *, quiet: bool) -> It
                 model=model.name,
                 version=f"{PROGRAM}{__version__}",
                 settings=done,
-                extra=_extra(request, model, machine),
+                extra=_extra(request, model, folder, machine),
             ),
             seconds=time.perf_counter() - start,
         )
 
 
+def _call(request: Request, model: Model, folder: Folder, size: tuple[int, int]) -> dict[str, Any]:
+    """What the pipeline is called with for every picture of a request."""
+    scale = request.distilled if folder.flux else request.guidance_scale
+    return {
+        "prompt": request.prompt,
+        "negative_prompt": request.cfg_negative or None,
+        "num_inference_steps": request.steps,
+        "guidance_scale": scale,
+        "width": size[0],
+        "height": size[1],
+        "max_sequence_length": MAX_SEQUENCE_LENGTH if model.built_in else folder.sequence_length,
+        "output_type": "np",
+    }
+
+
 def _draw_one(
-    pipe: Any,
-    request: Request,
-    model: Model,
-    seed: int,
-    size: tuple[int, int],
-    settings: Settings,
-    label: str,
+    pipe: Any, call: dict[str, Any], seed: int, settings: Settings, label: str
 ) -> tuple[Image.Image, Settings | None]:
     """One picture, and the settings that it was guided with: None unless the guidance's report says so."""
     pipe.set_progress_bar_config(desc=label or None, disable=None, leave=True)  # None: on a terminal only
     with guided(pipe, settings) as guidance:
-        pixels = pipe(
-            request.prompt,
-            negative_prompt=request.cfg_negative or None,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
-            width=size[0],
-            height=size[1],
-            # On the CPU, so that a seed is the same picture's beginning on every device.
-            generator=torch.Generator("cpu").manual_seed(seed),
-            max_sequence_length=model.sequence_length,
-            output_type="np",
-        ).images
+        # Noise from the CPU, so that a seed is the same picture's beginning on every device.
+        pixels = pipe(**call, generator=torch.Generator("cpu").manual_seed(seed)).images
     if not np.isfinite(pixels).all():
         raise ModelError(
             "the picture has values that are not finite, so it is spoilt: use --dtype bfloat16 or float32"
@@ -270,8 +271,10 @@ def _draw_one(
     return image, settings
 
 
-def _extra(request: Request, model: Model, machine: Machine) -> dict[str, str]:
+def _extra(request: Request, model: Model, folder: Folder, machine: Machine) -> dict[str, str]:
     extra = dict(machine.recorded)
+    if folder.flux and folder.distilled:
+        extra[DISTILLED] = f"{request.distilled:g}"
     if request.compare:
         extra[COMPARISON] = COMPARISON_VALUE
     if fingerprint := model.fingerprint():

@@ -11,14 +11,14 @@ import re
 import secrets
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.metadata import Parameters, parse_parameters, read_png
 from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
 from vsf_lib.scenes.model import NAME, STEPS
-from vsf_lib.settings import Settings, fields
+from vsf_lib.settings import Settings, field, fields
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -36,6 +36,11 @@ COMPARISON_VALUE = "left without, right with the negative prompt"
 DEVICE = "VSF device"
 DTYPE = "VSF dtype"
 FINGERPRINT = "VSF model hash"
+DISTILLED = "Distilled CFG Scale"
+"""Forge's name for Flux's guidance scale, so that a picture can be repeated there."""
+
+_USUAL_DISTILLED = 3.5
+_FLUX_ONLY = ("negative_scale", "blocks", "pooled_shift")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class Request:
     device: str
     dtype: str
     offload: str
+    distilled: float = _USUAL_DISTILLED
+    """The guidance scale of a Flux model, which is not classifier-free guidance."""
+    flux: bool = False
+    """Whether the model is known to be one; see `fitted`."""
     fingerprint: str = ""
     """The weights that the picture to repeat was made with, if it says."""
     notes: tuple[str, ...] = ()
@@ -64,8 +73,25 @@ class Request:
     @property
     def cfg_negative(self) -> str:
         """The negative prompt that classifier-free guidance reads, if it is on."""
-        alone = self.settings.method == "off" and self.guidance_scale > 1
+        alone = self.settings.method == "off" and self.guidance_scale > 1 and not self.flux
         return self.settings.negative_prompt if alone else ""
+
+    def fitted(self, *, flux: bool) -> Request:
+        """The same for the kind of model that was found, with notes on what does not act on it."""
+        settings, notes = self.settings, list(self.notes)
+        if settings.method == "off":
+            if settings.negative_prompt and flux:
+                notes.append("method off reads no negative prompt with Flux: ignored")
+            elif settings.negative_prompt and self.guidance_scale <= 1:
+                notes.append(
+                    "method off reads the negative prompt only with a --guidance-scale above 1: ignored"
+                )
+        elif not flux:
+            for name in _FLUX_ONLY:
+                if getattr(settings, name) != field(name).default:
+                    notes.append(f"{name} acts on Flux models only: ignored")
+                    settings = settings.changed(**{name: field(name).default})
+        return replace(self, settings=settings, flux=flux, notes=tuple(notes))
 
 
 def resolve(args: Namespace) -> Request:
@@ -84,7 +110,7 @@ def resolve(args: Namespace) -> Request:
     scale = _first(args.guidance_scale, image.cfg_scale if image else 1.0)
     if not (math.isfinite(scale) and 1 <= scale <= 100):
         raise SettingsError(f"the guidance scale is {scale}, but must be a number from 1 (off) to 100")
-    settings = _effective(_settings(args, image, preset), compare, scale, image is not None, notes)
+    settings = _effective(_settings(args, image, preset), compare, image is not None, notes)
     batch = _within("batch", _first(args.batch, 1), 1, LARGEST_SEED + 1)
     last = LARGEST_SEED + 1 - batch
     seed = _first(args.seed, image.seed if image else secrets.randbelow(last + 1))
@@ -105,6 +131,7 @@ def resolve(args: Namespace) -> Request:
         size=_size(args.size) if args.size is not None else (image.width, image.height) if image else None,
         batch=batch,
         guidance_scale=scale,
+        distilled=_distilled(args, extra),
         compare=compare,
         model=model,
         device=_device(_first(args.device, extra.get(DEVICE, "auto"))),
@@ -143,7 +170,7 @@ def preset_named(name: str | None, method: str | None, model: str) -> Preset:
 
 def explicit(args: Namespace) -> dict[str, Any]:
     """The settings that were given."""
-    flags = {field.name: getattr(args, field.name) for field in fields() if not field.webui}
+    flags = {item.name: getattr(args, item.name) for item in fields() if not item.webui}
     return {name: value for name, value in flags.items() if value is not None}
 
 
@@ -173,7 +200,7 @@ def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Sett
     return Settings.create(**{**base, **explicit(args)})
 
 
-def _effective(settings: Settings, compare: bool, scale: float, repeats: bool, notes: list[str]) -> Settings:
+def _effective(settings: Settings, compare: bool, repeats: bool, notes: list[str]) -> Settings:
     """The same settings, with method off where there is nothing to guide."""
     off, empty = settings.method == "off", not settings.negative_prompt
     if compare and off:
@@ -182,16 +209,25 @@ def _effective(settings: Settings, compare: bool, scale: float, repeats: bool, n
         raise PromptError(
             "--compare needs a negative prompt: give --negative-prompt, what the picture must not show"
         )
-    if not off and settings.negative_scale:
-        notes.append("negative_scale acts on Flux models only: ignored")
-        settings = settings.changed(negative_scale=0)
-    if off and not empty and scale <= 1:
-        notes.append("method off reads the negative prompt only with a --guidance-scale above 1: ignored")
     if off or not empty:
         return settings
     if not repeats:
         notes.append("no --negative-prompt, so nothing is guided: an ordinary picture")
     return settings.changed(method="off")
+
+
+def _distilled(args: Namespace, extra: Mapping[str, str]) -> float:
+    """Flux's guidance scale: as asked for (checked with the other meaning of that flag), or the picture's."""
+    if args.guidance_scale is not None:
+        return float(args.guidance_scale)
+    told = extra.get(DISTILLED, _USUAL_DISTILLED)
+    try:
+        value = float(told)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise SettingsError(f"{DISTILLED} is {told!r} in the infotext, but must be a number from 0 to 100")
+    return value
 
 
 def _steps(model: str) -> int:

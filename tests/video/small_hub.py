@@ -23,6 +23,8 @@ class Repo:
     gated: bool = False
     private: bool = False
     version: str = "a" * 40
+    before: Repo | None = None
+    """The version before this one, if the server still has it."""
 
 
 @dataclass
@@ -87,7 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404 if known else 401, "RepoNotFound")
         rest = words[4:] if api else words[2:]
         if rest[:1] in (["revision"], ["resolve"]) and rest[1] not in ("main", repo.version):
-            return self._refuse(404, "RevisionNotFound")
+            repo = repo.before
+            if repo is None or rest[1] != repo.version:
+                return self._refuse(404, "RevisionNotFound")
         if api:
             return self._list(id, repo)
         if repo.gated and not known:

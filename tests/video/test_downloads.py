@@ -197,14 +197,38 @@ def test_a_part_of_a_wrong_length_does_not_block(hub, around, root):
     assert fetch(LORA, root, environment=around, pauses=(0.1, 0.1)).read_bytes() == CONTENT
 
 
-def test_the_version_that_was_begun_is_finished(hub, around, root):
-    """The repository changes between two attempts: no mixture of both lands."""
+def test_parts_that_nobody_goes_on_from_are_dropped(hub, around, root):
+    """As newer versions of huggingface_hub leave them when they are killed."""
     hub.cuts[LORA.file] = [3 * MB, *[0] * 50]
     with pytest.raises(ModelError):
         fetch(LORA, root, environment=around, pauses=())
+    (part,) = root.rglob("*.incomplete")
+    part.with_suffix(".0123abcd.incomplete").write_bytes(CONTENT)
+    part.with_suffix(".lock").write_text("")
     hub.cuts.clear()
-    hub.repos[LORA.id] = Repo({LORA.file: CONTENT[::-1]}, version="b" * 40)
-    assert fetch(LORA, root, environment=around).read_bytes() == CONTENT[::-1]
+    seen = []
+    fetch(LORA, root, seen.append, environment=around)
+    assert isinstance(seen[0], Plan)
+    assert 2 * MB <= seen[0].here <= 3 * MB
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_version_that_was_begun_is_finished(hub, around, root, kept):
+    """The repository changes between two attempts: no mixture of both lands, or the new one alone."""
+    big = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"
+    small = "text_encoder/model.safetensors"
+    hub.cuts[big] = [3 * MB, *[0] * 50]
+    with pytest.raises(ModelError):
+        fetch(Source(WAN), root, environment=around, pauses=())
+    hub.cuts.clear()
+    old = hub.repos[WAN]
+    new = {**old.files, big: CONTENT[::-1], small: b"9" * 2000}
+    hub.repos[WAN] = Repo(new, version="b" * 40, before=old if kept else None)
+    path = fetch(Source(WAN), root, environment=around)
+    expected = old.files if kept else new
+    assert {name: (path / name).read_bytes() for name in (big, small)} == {
+        name: expected[name] for name in (big, small)
+    }
 
 
 def test_too_small_a_disk_is_told_with_the_figures(tmp_path):
@@ -438,3 +462,11 @@ def test_the_command_fetches_what_its_job_names(hub, around, wan, tmp_path, monk
     assert main([*words[:2], str(tmp_path / "gone"), *words[3:], "--download"]) == 2
     assert main([*words[:2], "some/nothing", *words[3:], "--download"]) == 2
     assert "there is no repository some/nothing" in capsys.readouterr().err
+
+
+def test_the_overlay_comes_first_and_a_missing_package_is_named(around, root, tmp_path):
+    package = tmp_path / "overlay" / "huggingface_hub"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('the one of the overlay')")
+    with pytest.raises(ModelError, match=r"the one of the overlay.*pip install huggingface_hub"):
+        plan(LORA, root, overlay=package.parent, environment=around)

@@ -99,6 +99,7 @@ def _fetch(landing: Landing, emit: Emit, pauses: tuple[float, ...]) -> messages.
             raise OutputError(
                 f"{landing.source} is being fetched already, by this page or another program: wait for that"
             )
+        landing.sweep()
         plan = _plan(landing, listing)
         emit(plan)
         if not plan.missing and landing.final.exists():

@@ -30,6 +30,8 @@ INDEX = "model_index.json"
 _PIPELINE = "WanPipeline"
 _ORIGIN = "download.json"
 """In a landed folder: what it was fetched from."""
+_NAMELESS = re.compile(r"\.[0-9a-f]{8}\.incomplete\Z")
+"""A part as newer versions of huggingface_hub write it, under another name at each attempt."""
 _WORD = re.compile(r"[^\\/:*?\"<>|\x00-\x1f]+\Z")
 
 
@@ -74,9 +76,13 @@ class Landing:
         self._own.mkdir(parents=True, exist_ok=True)
         with written_whole(self._own / "source.json") as part:
             part.write_text(json.dumps({"source": str(self.source), "version": version}), encoding="utf-8")
-        # A process that was killed leaves them where the disk knows no locks; this download has its own.
-        for stale in self.parts.rglob("*.lock"):
-            stale.unlink()
+
+    def sweep(self) -> None:
+        """Drops what a process that was killed leaves and nobody goes on from."""
+        for path in [*self.parts.rglob("*.lock"), *self.parts.rglob("*.incomplete")]:
+            # Locks stay where the disk knows none, and this download has its own.
+            if path.suffix == ".lock" or _NAMELESS.search(path.name):
+                path.unlink()
 
     def forget(self) -> None:
         """Drops the parts."""

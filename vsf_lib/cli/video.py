@@ -64,9 +64,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
-        metavar="DIR",
-        help="the folder, or hub id if it is fetched already, of a Wan in diffusers' format",
+        metavar="PATH",
+        help="the folder, or hub id if it is fetched already, of a Wan in diffusers' format; or the file of "
+        "a transformer, .safetensors or .gguf, with --vae and --text-encoder",
     )
+    model.add_argument("--vae", metavar="PATH", help="a .safetensors file, or a folder in diffusers' format")
+    model.add_argument("--text-encoder", metavar="PATH", help="the same for UMT5")
     model.add_argument(
         "--download",
         action="store_true",
@@ -135,7 +138,7 @@ def resolve(args: Namespace) -> VideoJob:
     older = VideoJob.from_infotext(read_infotext(Path(args.from_file))) if args.from_file else None
     values: dict[str, Any] = older.model_dump() if older else {}
     for name in ("prompt", "frames", "fps", "steps", "seed", "guidance_scale", "flow_shift", "drop_frames",
-                 "model", "quality", "offload"):  # fmt: skip
+                 "model", "quality", "offload", "vae", "text_encoder"):  # fmt: skip
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     if args.lora is not None:

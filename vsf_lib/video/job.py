@@ -41,6 +41,8 @@ _KEYS = {
     "flow_shift": "VSF flow shift",
     "dropped": "VSF dropped frames",
     "loras": "VSF loras",
+    "vae": "VSF VAE",
+    "text_encoder": "VSF text encoder",
 }
 _BETWEEN = " | "
 """Between LoRAs in the infotext: a sign that file names do not have."""
@@ -85,7 +87,7 @@ class VideoJob(BaseModel):
     prompt: str
     settings: Settings = Settings()
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    """The folder of a Wan in diffusers' format, or its hub id."""
+    """The folder of a Wan in diffusers' format, its hub id, or the file of a transformer."""
     loras: tuple[Lora, ...] = ()
     width: Annotated[int, Field(ge=64, le=4096)] = 832
     height: Annotated[int, Field(ge=64, le=4096)] = 480
@@ -104,6 +106,10 @@ class VideoJob(BaseModel):
     quality: Annotated[int, Field(ge=1, le=10)] = 8
     """Of the file: 10 is the largest."""
     offload: Offload = "auto"
+    vae: str = ""
+    """A file, or a folder in diffusers' format; needed beside a transformer's file, else the model's own."""
+    text_encoder: str = ""
+    """The same for UMT5."""
 
     @field_validator("prompt")
     @classmethod
@@ -113,6 +119,13 @@ class VideoJob(BaseModel):
         if any("\ud800" <= sign <= "\udfff" for sign in text):
             raise ValueError("the prompt holds half of a character: retype it")
         return text.strip()
+
+    @field_validator("vae", "text_encoder")
+    @classmethod
+    def _part(cls, path: str) -> str:
+        if any(ord(sign) < 32 for sign in path):
+            raise ValueError(f"{path!r} cannot be a file or folder: it has control signs in it")
+        return path.strip()
 
     @field_validator("width", "height")
     @classmethod
@@ -200,6 +213,9 @@ class VideoJob(BaseModel):
             extra[_KEYS["dropped"]] = str(self.effective_drop)
         if self.loras:
             extra[_KEYS["loras"]] = _BETWEEN.join(map(str, self.loras))
+        for name in ("vae", "text_encoder"):
+            if getattr(self, name):
+                extra[_KEYS[name]] = getattr(self, name)
         acts = guided and self.acts
         host = "" if acts or self.guidance_scale == 1 else self.settings.negative_prompt
         return format_parameters(
@@ -239,6 +255,8 @@ class VideoJob(BaseModel):
             "fps": _whole(read.extra, "fps"),
             "flow_shift": _number(read.extra, "flow_shift"),
             "drop_frames": _whole(read.extra, "dropped", 0),
+            "vae": read.extra.get(_KEYS["vae"], ""),
+            "text_encoder": read.extra.get(_KEYS["text_encoder"], ""),
         }
         listed = read.extra.get(_KEYS["loras"], "")
         values["loras"] = [Lora.parse(text).model_dump() for text in listed.split(_BETWEEN) if text]

@@ -1,18 +1,22 @@
 """A Wan pipeline with its LoRAs, from files that are here; and what is refused before anything is loaded.
 
-Owns the checks of folders and LoRA files. Runs in the worker process, the only one that imports diffusers
-for this.
+Owns how the parts become a pipeline, and the checks of folders and LoRA files. Runs in the worker process,
+the only one that imports diffusers for this.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsf_lib.errors import ModelError
+from vsf_lib.errors import ModelError, is_out_of_memory
+from vsf_lib.video import text_file, transformer_file, vae_file
 from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.parts import is_file, look
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +29,13 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z")
 
 def key(job: VideoJob) -> tuple[Any, ...]:
     """What a loaded pipeline depends on: jobs with the same key can share it."""
-    return (job.model, job.loras, job.offload)
+    return (job.model, job.vae, job.loras, job.offload)
 
 
 def check(job: VideoJob) -> str:
     """The source of the job's model; raises ModelError for what can be told to be wrong without loading."""
     source = check_model(job.model)
+    look(job)
     for lora in job.loras:
         check_lora(lora)
     return source
@@ -38,7 +43,17 @@ def check(job: VideoJob) -> str:
 
 def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
     """A pipeline without text encoder, its LoRAs active, and where its parts are kept; raises ModelError."""
-    pipe = _part(job, dtype, text_encoder=None, tokenizer=None)
+    source = check(job)
+    files = look(job)
+    with _told(job):
+        given: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
+        if files.vae is not None:
+            given["vae"] = vae_file.load(files.vae, dtype)
+        if files.transformer is not None:
+            given["transformer"] = transformer_file.load(files.transformer, dtype)
+            pipe = _assembled(**given)
+        else:
+            pipe = _of_folder(source, dtype, **given)
     pipe.set_progress_bar_config(disable=True)
     add_loras(pipe, job.loras)
     return pipe, place(pipe, device, job.offload)
@@ -46,23 +61,51 @@ def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, 
 
 def load_text_encoder(job: VideoJob, dtype: torch.dtype) -> Any:
     """The pipeline with nothing but its text encoder and tokenizer, on the CPU; raises ModelError."""
-    return _part(job, dtype, transformer=None, vae=None)
-
-
-def _part(job: VideoJob, dtype: torch.dtype, **without: None) -> Any:
     source = check(job)
+    files = look(job)
+    with _told(job):
+        # They are loaded after the prompts are encoded; what is wrong with them is told before.
+        if files.transformer is not None:
+            transformer_file.empty(files.transformer)
+        if files.vae is not None:
+            vae_file.check(files.vae)
+        if files.text is None:
+            return _of_folder(source, dtype, transformer=None, vae=None)
+        encoder, tokenizer = text_file.load(files.text, dtype)
+        return _assembled(text_encoder=encoder, tokenizer=tokenizer, transformer=None, vae=None)
+
+
+@contextmanager
+def _told(job: VideoJob) -> Iterator[None]:
+    """What libraries raise about files, as ModelError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
+        if not Path(job.model).expanduser().exists():
+            raise ModelError(
+                f"{job.model} is not on this machine yet: fetch it with hf download {job.model}"
+            ) from error
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot load {job.model}: {said[0][:300]}") from error
+
+
+def _of_folder(source: str, dtype: torch.dtype, **parts: Any) -> Any:
     from diffusers import WanPipeline
 
-    try:
-        return WanPipeline.from_pretrained(
-            source, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **without
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if source == job.model and not Path(source).exists():
-            raise ModelError(
-                f"{source} is not on this machine yet: fetch it with hf download {source}"
-            ) from error
-        raise ModelError(f"cannot load {job.model}: {str(error).splitlines()[0][:300]}") from error
+    return WanPipeline.from_pretrained(
+        source, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **parts
+    )
+
+
+def _assembled(**parts: Any) -> Any:
+    from diffusers import UniPCMultistepScheduler, WanPipeline
+
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    return WanPipeline(scheduler=scheduler, **parts)
 
 
 def place(pipe: Any, device: torch.device, offload: str) -> str:
@@ -104,12 +147,16 @@ def _sizes(pipe: Any) -> list[int]:
 
 
 def check_model(model: str) -> str:
-    """The folder of a diffusers pipeline, or a hub id that is cached; raises ModelError with the remedy."""
+    """The folder of a diffusers pipeline, a hub id that is cached, or a transformer's file, of which `look`
+    tells more; raises ModelError with the remedy."""
     path = Path(model).expanduser()
+    if is_file(model):
+        return str(path)
     if not path.is_dir():
         if path.exists() or not _HUB_ID.match(model):
             raise ModelError(
-                f"there is no folder {model}: give the folder of a Wan model in diffusers' format"
+                f"there is no folder {model}: give the folder of a Wan model in diffusers' format, or the "
+                "file of a transformer"
             )
         return model
     try:

@@ -38,7 +38,7 @@ def key(job: VideoJob) -> tuple[Any, ...]:
     """What the embeddings depend on."""
     settings = job.settings
     said = (settings.negative_prompt, settings.negative_form, settings.method == "off")
-    return (job.model, job.prompt, *said, job.guidance_scale > 1)
+    return (job.text_encoder or job.model, job.prompt, *said, job.guidance_scale > 1)
 
 
 @torch.no_grad()

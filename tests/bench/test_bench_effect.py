@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from vsf_lib.bench.drawing import Method, Score, draw, load_pipeline, score
+from vsf_lib.bench.drawing import Method, Score, draw, score
 from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.presets import preset_for
 from vsf_lib.scenes.judge import Judge
+from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import FOLDER, STEPS
 from vsf_lib.settings import Settings
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from vsf_lib.bench.drawing import BATCH, Method, draw, load_pipeline, score
+from vsf_lib.bench.drawing import BATCH, Method, draw, score
 from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.bench.scenes import Bench, add_arguments, run, table
 from vsf_lib.bench.sheet import write_sheet
 from vsf_lib.errors import ModelError, OutputError, SettingsError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
+from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.settings import Settings
 
 METHODS = {"none", "vsf", "vsf-strong", "nag", "nag-strong", "nasa", "cfg"}

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from vsf_lib.adapters import guided
 from vsf_lib.bench.pairs import Pair
-from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge
-from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH, SIZE
+from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH, MODELS, SIZE
 from vsf_lib.settings import Settings
 
 BATCH = 20
@@ -44,6 +41,8 @@ class Method:
         ]
         if self.settings.negative_tokens != "all":
             values.append(f"{self.settings.negative_tokens} only")
+        if self.settings.blocks != "both":
+            values.append(f"{self.settings.blocks} blocks only")
         return ", ".join(values) if values else "-"
 
 
@@ -65,27 +64,6 @@ class Score:
         }
 
 
-def load_pipeline(folder: Path) -> Any:
-    """The small model, in float32 and quiet."""
-    from diffusers import StableDiffusion3Pipeline
-    from diffusers.utils.logging import disable_progress_bar
-
-    if not (folder / "model_index.json").is_file():
-        raise ModelError(
-            f"{folder} holds no trained model: run `python -m vsf_lib scenes train`, or check it out again"
-        )
-    disable_progress_bar()
-    try:
-        pipe = StableDiffusion3Pipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, local_files_only=True
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"the model in {folder} cannot be loaded ({reason}); check it out again") from error
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[int], steps: int) -> np.ndarray:
     """Pictures uint8 `[len(pairs) * len(seeds), 64, 64, 3]`, all pairs of the first seed first."""
     jobs = [(pair, 1_000_003 * seed + index) for seed in seeds for index, pair in enumerate(pairs)]
@@ -93,15 +71,13 @@ def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[in
     for start in range(0, len(jobs), BATCH):
         chunk = jobs[start : start + BATCH]
         negatives = [pair.negative_prompt for pair, _ in chunk]
-        cfg = method.guidance_scale > 1
         guidance = (
             nullcontext() if method.settings.method == "off" else guided(pipe, method.settings, negatives)
         )
         with guidance:
             result = pipe(
                 [pair.prompt for pair, _ in chunk],
-                negative_prompt=negatives if cfg else None,
-                guidance_scale=method.guidance_scale,
+                **_guidance(pipe, method.guidance_scale, negatives),
                 num_inference_steps=steps,
                 height=SIZE,
                 width=SIZE,
@@ -111,6 +87,14 @@ def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[in
             )
         pictures.append((result.images * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
+
+
+def _guidance(pipe: Any, scale: float, negatives: list[str]) -> dict[str, Any]:
+    """How a pipeline is told of CFG at `scale`; Flux's guidance_scale is another thing, distilled into it."""
+    negative = {"negative_prompt": negatives if scale > 1 else None}
+    if not hasattr(pipe.transformer.config, "guidance_embeds"):
+        return {**negative, "guidance_scale": scale}
+    return {**negative, "true_cfg_scale": scale, "guidance_scale": MODELS["flux-dev"].guidance_scale}
 
 
 def score(judge: Judge, pairs: Sequence[Pair], pictures: np.ndarray) -> Score:

@@ -18,6 +18,7 @@ import numpy as np
 
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.presets import baseline, preset_for
+from vsf_lib.scenes.model import MODELS, NAME, STEPS
 from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
@@ -28,10 +29,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="20 pairs, one seed and no sweeps, for a first look"
     )
-    parser.add_argument("--steps", type=int, default=None, help="sampling steps (the model's own: 8)")
+    parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument("--pairs", type=int, default=None, help="how many prompt/negative pairs (200)")
     parser.add_argument("--seeds", type=int, default=None, help="how many seeds a pair (2)")
-    parser.add_argument("--model", type=Path, default=None, help="another folder of a scenes model")
+    parser.add_argument(
+        "--model",
+        default=NAME,
+        help=f"{', '.join(MODELS)}, or the folder of another scenes model (default: {NAME})",
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the results here")
     parser.add_argument(
         "--sheet", type=Path, default=Path("outputs/scenes-sheet.png"), help="where the contact sheet goes"
@@ -46,14 +51,15 @@ def run(args: Namespace) -> int:
             raise SettingsError(f"--{name} is {value}, but must be 1 or more")
     for name in ("sheet", "json"):
         _check_target(getattr(args, name), f"--{name}")
-    from vsf_lib.bench.drawing import load_pipeline
     from vsf_lib.scenes.judge import Judge
-    from vsf_lib.scenes.model import FOLDER, STEPS
+    from vsf_lib.scenes.loading import load_pipeline
 
+    model = MODELS.get(args.model)
     bench = Bench(
-        load_pipeline(args.model or FOLDER),
+        load_pipeline(Path(args.model) if model is None else model.folder),
         Judge.load(),
-        steps=args.steps or STEPS,
+        model=NAME if model is None else model.name,
+        steps=args.steps or (STEPS if model is None else model.steps),
         pairs=args.pairs or (20 if args.quick else 200),
         seeds=args.seeds or (1 if args.quick else 2),
         sweeps=not args.quick,
@@ -90,11 +96,21 @@ class Bench:
     """One comparison: a model, a judge, the held-out pairs."""
 
     def __init__(
-        self, pipe: Any, judge: Any, *, steps: int, pairs: int, seeds: int, sweeps: bool, tuning: int = 60
+        self,
+        pipe: Any,
+        judge: Any,
+        *,
+        steps: int,
+        pairs: int,
+        seeds: int,
+        sweeps: bool,
+        tuning: int = 60,
+        model: str = NAME,
     ) -> None:
         from vsf_lib.bench.pairs import make_pairs
 
         self._pipe, self._judge, self._steps, self._sweeps = pipe, judge, steps, sweeps
+        self._model, self._two_kinds = model, hasattr(pipe.transformer.config, "guidance_embeds")
         self._pairs = make_pairs(pairs)
         self._tuning = make_pairs(tuning, held_out=False, seed=7)
         self._seeds = range(1, seeds + 1)
@@ -106,8 +122,8 @@ class Bench:
         off = Settings(method="off")
         methods = [
             Method("none", off),
-            Method("vsf", preset_for("scenes").settings()),
-            Method("vsf-strong", preset_for("scenes", strong=True).settings()),
+            Method("vsf", preset_for(self._model).settings()),
+            Method("vsf-strong", preset_for(self._model, strong=True).settings()),
             Method("nag", baseline("nag").settings()),
             Method("nag-strong", baseline("nag-strong").settings()),
             Method("nasa", baseline("nasa").settings()),
@@ -152,10 +168,10 @@ class Bench:
             results = measure(candidates)
             chosen[name] = replace(best(results, POSITIVE_KEPT)[0], name=name)
             log_of[name] = [{"values": m.describe(), **s.as_json()} for m, s in results]
-        curve = measure(vsf_candidates())
+        curve = measure(vsf_candidates(two_kinds=self._two_kinds))
         log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
         removal = {
-            f"{share:.0%}": alpha_at(curve, preset_for("scenes").settings(), share) for share in (0.5, 0.9)
+            f"{share:.0%}": alpha_at(curve, preset_for(self._model).settings(), share) for share in (0.5, 0.9)
         }
         published = [(m, s) for m, s in curve if m.settings.negative_tokens == "all"]
         methods = [chosen.get(m.name, m) for m in methods]
@@ -172,6 +188,7 @@ class Bench:
         import torch
 
         return {
+            "model": self._model,
             "pairs": len(self._pairs),
             "seeds": len(self._seeds),
             "steps": self._steps,

@@ -16,10 +16,14 @@ VSF_GRID = {
 POSITIVE_KEPT = 0.9
 
 
-def vsf_candidates() -> list[Method]:
-    """VSF over alpha, beta and which tokens of the negative act."""
+def vsf_candidates(*, two_kinds: bool = False) -> list[Method]:
+    """VSF over alpha, beta and which tokens of the negative act; in Flux with both kinds of block or one."""
     return [
-        Method(f"vsf {tokens}", Settings.create(alpha=alpha, beta=beta, negative_tokens=tokens))
+        Method(
+            f"vsf {tokens}",
+            Settings.create(alpha=alpha, beta=beta, negative_tokens=tokens, blocks=blocks),
+        )
+        for blocks in (("both", "double") if two_kinds else ("both",))
         for tokens, (alphas, betas) in VSF_GRID.items()
         for beta in betas
         for alpha in alphas

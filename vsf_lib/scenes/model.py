@@ -1,20 +1,47 @@
-"""The small model that is shipped: where it lies, how it is called, which words it knows."""
+"""The small models that are shipped: where they lie, how they are called, which words they know."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import PromptError
 from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES, WORDS
 
-FOLDER = Path(__file__).parent / "weights" / "model"
+_WEIGHTS = Path(__file__).parent / "weights"
+FOLDER = _WEIGHTS / "model"
 NAME = "scenes"
 STEPS = 8
 SIZE = 64
 MAX_SEQUENCE_LENGTH = 16
 MAX_WORDS = 14
 """CLIP's 16 places less its begin and end tokens."""
+
+FLUX_SHIFT = 2.0
+"""The timestep shift of the small Flux models' scheduler."""
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    """One of the models that come with this package."""
+
+    name: str
+    folder: Path
+    steps: int
+    guidance_scale: float = 1.0
+    """The distilled guidance that it is meant for: an input of flux-dev only."""
+
+
+MODELS: dict[str, SmallModel] = {
+    model.name: model
+    for model in (
+        SmallModel(NAME, FOLDER, STEPS),
+        # Transformers alone: all else is the scenes model's.
+        SmallModel("flux-schnell", _WEIGHTS / "flux-schnell", 4),
+        SmallModel("flux-dev", _WEIGHTS / "flux-dev", 8, 2.5),
+    )
+}
 
 
 def check_words(text: str, what: str) -> None:

@@ -11,13 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.errors import ModelError, OutputError, SettingsError
+from vsf_lib.scenes.model import FOLDER, MODELS, NAME
 
 log = logging.getLogger("vsf.scenes")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
+    parser.add_argument(
+        "--model",
+        choices=tuple(MODELS),
+        default=NAME,
+        help=f"which of the small models (default: {NAME}); the Flux ones learn from what {NAME} learnt",
+    )
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/scenes-training"), help="where stages keep results"
     )
@@ -54,19 +61,27 @@ def run(args: Namespace) -> int:
         args.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--work: the folder {args.work} cannot be made ({error})") from error
-    for name, result, stage in stages(args.work, args.scale, device, workers):
+    todo = stages(args.work, args.scale, device, workers)
+    if args.model != NAME:
+        todo = [stage for stage in todo if stage[0] != "distillation"]
+        todo += flux_stages(args.model, args.work, args.scale, device, workers)
+    for name, result, stage in todo:
         if (args.work / result).exists():
             log.info("%s: found in %s", name, args.work)
             continue
         log.info("%s: begins", name)
         stage()
-    export(args.work, args.out)
+    if args.model == NAME:
+        export(args.work, args.out)
+    else:
+        export_flux(args.model, args.work, args.out)
     return 0
 
 
-def stages(
-    work: Path, scale: float, device: str, workers: int = 1
-) -> list[tuple[str, str, Callable[[], Any]]]:
+Stage = tuple[str, str, Callable[[], Any]]
+
+
+def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stage]:
     """Each stage: name, the file whose presence says that it is done, and call.
 
     The gate leaves none and runs each time. The numbers are the shipped weights' but for the flow, which had
@@ -130,13 +145,76 @@ def stages(
     ]
 
 
+def flux_stages(model: str, work: Path, scale: float, device: str, workers: int = 1) -> list[Stage]:
+    """What follows the pairs for a Flux model, in the form of `stages`; flux-schnell begins as flux-dev."""
+    from vsf_lib.scenes.training import flux_distil
+
+    def n(number: int) -> int:
+        return max(1, round(number * scale))
+
+    dev: Stage = (
+        "flux-dev",
+        "flux-dev.pt",
+        lambda: flux_distil.train_dev(work, steps=n(3700), batch=32, device=device, workers=workers),
+    )
+    traces: Stage = (
+        "traces",
+        "traces.pt",
+        lambda: flux_distil.trace(work, device=device, workers=workers),
+    )
+    schnell: Stage = (
+        "flux-schnell",
+        "flux-schnell.pt",
+        lambda: flux_distil.train_schnell(work, steps=n(2000), batch=32, device=device, workers=workers),
+    )
+    return [dev] if model == "flux-dev" else [dev, traces, schnell]
+
+
+def export_flux(model: str, work: Path, out: Path | None) -> None:
+    """Writes a Flux transformer in half precision, measured with the scenes model that lies beside it."""
+    import torch
+
+    from vsf_lib.scenes.judge import Judge
+    from vsf_lib.scenes.loading import load_pipeline
+    from vsf_lib.scenes.training import flow, flux
+    from vsf_lib.scenes.training.common import Scores
+    from vsf_lib.scenes.training.gate import check_model
+
+    shared = FOLDER if out is None else out / FOLDER.name
+    _check_encoders(shared, flow.load(work).t5)
+    transformer = flux.load(work / f"{model}.pt", guidance=model == "flux-dev")
+    built = work / model
+    transformer.to(torch.float16).save_pretrained(built)
+    judge = Judge.load(work / "judge.safetensors")
+    scores = check_model(load_pipeline(built, shared), judge, steps=(MODELS[model].steps,))
+    target = shared.with_name(model)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(built, target)
+    for folder in (work, shared.parent):
+        Scores(folder / "scores.json").add(model, unguided=scores)
+    log.info("exported to %s", target)
+
+
+def _check_encoders(shared: Path, t5: Any) -> None:
+    """Raises ModelError unless the model whose text encoders Flux will read is of the same training."""
+    import torch
+    from safetensors.torch import load_file
+
+    file = shared / "text_encoder_3" / "model.safetensors"
+    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
+    if not file.is_file() or not torch.equal(load_file(file)[name], t5.state_dict()[name].half()):
+        raise ModelError(
+            f"the scenes model in {shared} is not of this training, and Flux reads its text encoders: run "
+            f"scenes train with --model {NAME} first"
+        )
+
+
 def export(work: Path, out: Path | None) -> None:
     """Writes the pipeline in half precision and the judge, then measures what was written: the last gate."""
     import torch
 
-    from vsf_lib.bench.drawing import load_pipeline
     from vsf_lib.scenes.judge import WEIGHTS, Judge
-    from vsf_lib.scenes.model import FOLDER
+    from vsf_lib.scenes.loading import load_pipeline
     from vsf_lib.scenes.training.common import Scores
     from vsf_lib.scenes.training.flow import SHIFT, load
     from vsf_lib.scenes.training.gate import check_model

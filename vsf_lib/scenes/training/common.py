@@ -58,24 +58,24 @@ def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
 
 
 def _plain_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     **_: Any,
 ) -> Tensor:
-    """softmax(q k^T scale + mask) v, without dropout."""
-    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    """softmax(q k^T scale + mask) v, without dropout; diffusers gives the three by these names."""
+    logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
     if is_causal:
-        attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).tril()
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         logits = logits.masked_fill(~attn_mask, -torch.inf)
     elif attn_mask is not None:
         logits = logits + attn_mask
-    return logits.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+    return logits.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 class PlainAttention(TorchFunctionMode):

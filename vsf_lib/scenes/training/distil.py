@@ -11,7 +11,7 @@ asked here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,12 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> np.ndarray:
     return to_images(autoencoder.decode(latents / config.scaling_factor + config.shift_factor).sample)
 
 
-def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: Tensor) -> Tensor:
-    """Follows dx / dsigma = velocity(x, sigma) down the uneven steps of `sigmas` `[steps + 1]`.
+Field = Callable[[Tensor, Tensor], Tensor]
+"""The velocity at latents and a noise level."""
+
+
+def path(velocity: Field, x: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
+    """The points after each of the uneven steps of `sigmas` `[steps + 1]` along dx / dsigma = velocity.
 
     Two-step Adams-Bashforth: second order for one velocity a step, so that about half of Euler's steps do.
     """
@@ -67,7 +71,31 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: T
         slope = 0.0 if before is None else (now - before) / (sigmas[i] - sigmas[i - 1])
         x = x + step * (now + 0.5 * step * slope)
         before = now
-    return x
+        yield x
+
+
+def integrate(velocity: Field, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Where `path` ends."""
+    *_, end = path(velocity, x, sigmas)
+    return end
+
+
+def guided(
+    networks: Networks, text: Tensor, pooled: Tensor, empty: tuple[Tensor, Tensor], scale: float
+) -> Field:
+    """The teacher's velocity with classifier-free guidance `scale`."""
+    n = len(text)
+    both = torch.cat([empty[0].expand(n, -1, -1), text])
+    both_pooled = torch.cat([empty[1].expand(n, -1), pooled])
+
+    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+        time = torch.full((2 * n,), float(sigma) * 1000, device=x.device)
+        with torch.autocast(x.device.type, torch.bfloat16), PlainAttention():
+            v = networks.transformer(torch.cat([x, x]), both, both_pooled, time, return_dict=False)[0].float()
+        blank, told = v.chunk(2)
+        return blank + scale * (told - blank)
+
+    return velocity
 
 
 @torch.inference_mode()
@@ -82,18 +110,7 @@ def teach(
     scale: float,
 ) -> Tensor:
     """The teacher's latents for `noise`, by `steps` steps with classifier-free guidance `scale`."""
-    n = len(noise)
-    both = torch.cat([empty[0].expand(n, -1, -1), text])
-    both_pooled = torch.cat([empty[1].expand(n, -1), pooled])
-
-    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-        time = torch.full((2 * n,), float(sigma) * 1000, device=x.device)
-        with torch.autocast(x.device.type, torch.bfloat16), PlainAttention():
-            v = networks.transformer(torch.cat([x, x]), both, both_pooled, time, return_dict=False)[0].float()
-        blank, told = v.chunk(2)
-        return blank + scale * (told - blank)
-
-    return integrate(velocity, noise, shifted_sigmas(steps))
+    return integrate(guided(networks, text, pooled, empty, scale), noise, shifted_sigmas(steps))
 
 
 def shows(text: str, verdict: Verdict) -> bool:

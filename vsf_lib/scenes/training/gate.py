@@ -22,6 +22,7 @@ from vsf_lib.settings import Settings
 
 RECONSTRUCTION = 0.99
 POSITIVE, QUALITY = 0.9, 0.9
+COUNT = 200
 
 
 def fresh_scenes(count: int, seed: int) -> list[Scene]:
@@ -57,10 +58,10 @@ def check_autoencoder(folder: Path, count: int = 1000) -> dict[str, float]:
 
 
 def check_model(
-    pipe: Any, judge: Judge, steps: Sequence[int] = (4, 8), count: int = 200
+    pipe: Any, judge: Judge, steps: Sequence[int] = (4, 8), count: int | None = None
 ) -> dict[str, dict[str, float]]:
     """Unguided scores on held-out prompts at each number of steps; raises ModelError if one is too low."""
-    pairs = make_pairs(count)
+    pairs = make_pairs(count or COUNT)
     scores = {}
     for number in steps:
         pictures = draw(pipe, pairs, Method("none", Settings(method="off")), seeds=(3,), steps=number)

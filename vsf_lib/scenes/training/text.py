@@ -58,6 +58,20 @@ class Captions:
         """The empty caption, `[1, n]` each."""
         return self._empty_clip[None], self._empty_t5[None]
 
+    def random(
+        self, rng: np.random.Generator, size: int, dropped: float
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Scene indices `[n]` and padded CLIP and T5 ids of any of their captions, a share of them empty."""
+        scenes = rng.integers(len(self._clip), size=size)
+        index, which = (
+            torch.from_numpy(scenes),
+            torch.from_numpy(rng.integers(self._clip.shape[1], size=size)),
+        )
+        clip, t5 = self._clip[index, which].clone(), self._t5[index, which].clone()
+        empty = torch.from_numpy(rng.random(size) < dropped)
+        clip[empty], t5[empty] = self._empty_clip, self._empty_t5
+        return scenes, clip, t5
+
     def batch(self, rng: np.random.Generator, size: int, dropped: float) -> tuple[np.ndarray, Tensor, Tensor]:
         """Scene indices `[n]`, CLIP ids, T5 ids; a share `dropped` of padded captions is empty (for CFG)."""
         mode = rng.random()

@@ -1,0 +1,55 @@
+"""Loads the small models: quietly, in float32, and the Flux ones with what they share with the SD3.5 one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vsf_lib.errors import ModelError
+from vsf_lib.scenes.model import FLUX_SHIFT, FOLDER
+
+
+def load_pipeline(folder: Path, shared: Path = FOLDER) -> Any:
+    """The pipeline in float32; a folder that holds a Flux transformer alone takes all else from `shared`."""
+    from diffusers.utils.logging import disable_progress_bar
+
+    flux = (folder / "config.json").is_file()
+    whole = shared if flux else folder
+    if not (whole / "model_index.json").is_file():
+        raise ModelError(
+            f"{whole} holds no trained model: run `python -m vsf_lib scenes train`, or check it out again"
+        )
+    disable_progress_bar()
+    try:
+        pipe = _load_flux(folder, shared) if flux else _load_sd3(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the model in {folder} cannot be loaded ({reason}); check it out again") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _load_sd3(folder: Path) -> Any:
+    from diffusers import StableDiffusion3Pipeline
+
+    return StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+
+
+def _load_flux(folder: Path, shared: Path) -> Any:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel, PreTrainedTokenizerFast, T5EncoderModel
+
+    # SD3 reads a CLIP with a projection, Flux the same one without.
+    quiet = {"torch_dtype": torch.float32, "local_files_only": True}
+    return FluxPipeline(
+        transformer=FluxTransformer2DModel.from_pretrained(folder, **quiet),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=FLUX_SHIFT),
+        vae=AutoencoderKL.from_pretrained(shared / "vae", **quiet),
+        text_encoder=CLIPTextModel.from_pretrained(shared / "text_encoder", **quiet),
+        tokenizer=PreTrainedTokenizerFast.from_pretrained(shared / "tokenizer"),
+        text_encoder_2=T5EncoderModel.from_pretrained(shared / "text_encoder_3", **quiet),
+        tokenizer_2=PreTrainedTokenizerFast.from_pretrained(shared / "tokenizer_3"),
+    )

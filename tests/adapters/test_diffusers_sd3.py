@@ -266,6 +266,9 @@ def test_skip_layer_and_unconditional_rows_stay_unguided(shared: Any) -> None:
 
 
 def test_cfg_that_a_callback_ends_midway(shared: Any) -> None:
+    if "pooled_prompt_embeds" not in shared._callback_tensor_inputs:
+        pytest.skip("diffusers 0.34 hands no callback the pooled embedding")
+
     def end_cfg(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         if step == 1:
             pipe._guidance_scale = 1.0
@@ -459,8 +462,9 @@ def test_lora_loaded_before_or_inside(pipe: Any, inside: bool) -> None:
         assert_rows_match(pipe, seen, VSF, [negative_embedding(pipe, "wheels")], reference=bare)
 
 
-def test_model_offload(pipe: Any) -> None:
+def test_model_offload(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("accelerate")
+    monkeypatch.setattr(torch.cpu, "empty_cache", lambda: None, raising=False)  # diffusers 0.34 calls it
     with guided(pipe, VSF):
         expected = generate(pipe)
     plain = generate(pipe)

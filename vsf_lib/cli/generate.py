@@ -59,7 +59,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model",
         metavar="MODEL",
         help=f"{NAME} (the small built-in one, default), or the folder or Hugging Face id of a Stable "
-        "Diffusion 3.5 or Flux.1 in diffusers' format",
+        "Diffusion 3.5 or Flux.1 in diffusers' format, or a .safetensors file of one (see --parts)",
+    )
+    machine.add_argument(
+        "--parts",
+        metavar="FOLDER",
+        help="for a model in a single file: the folder in diffusers' format that gives its text encoders, "
+        "tokenizers, VAE and configurations",
     )
     machine.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1 (default: auto)")
     machine.add_argument("--dtype", choices=DTYPES, help="default: auto, by model and device")
@@ -82,7 +88,7 @@ def run(args: Namespace) -> int:
     if request.model == NAME:
         check_words(request.prompt, "prompt")
         check_words(request.settings.negative_prompt, "negative prompt")
-    model = find_model(request.model)
+    model = find_model(request.model, request.parts)
     if model.folder is not None:
         model.folder.size(request.size)
     with open_output(args.out, request.batch) as output:
@@ -108,6 +114,8 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     notes = list(request.notes)
     if request.fingerprint not in ("", model.fingerprint()):
         notes.append(f"{args.from_image} was made with other weights of this model, so the picture differs")
+    if folder.file is not None and folder.file.more:
+        notes.append(f"the file's own {' and '.join(folder.file.more)} are not read, but those of --parts")
     if model.built_in and request.size not in (None, (SIZE, SIZE)):
         notes.append(f"the {NAME} model has learnt {SIZE}x{SIZE} only: expect poor pictures at other sizes")
     if args.seed is None and args.from_image is None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vsf_lib.cli.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.scenes.model import FOLDER, NAME
 
-SD3, FLUX = "StableDiffusion3Pipeline", "FluxPipeline"
 PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -25,12 +25,14 @@ _NEEDED = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _HALF = "fp16"
-_LARGEST_HEAD = 100_000_000
-"""safetensors' own bound for the table at a file's beginning."""
 _FLUX_TIMES = 4
 """How many times its own size Flux may draw. Its positions have no end, but its sense of form has."""
 _FLUX_LATENT = 128
 """The own size of Flux in latents."""
+_PUBLISHED = {
+    SD3: "such as stabilityai/stable-diffusion-3.5-large-turbo for that model",
+    FLUX: "such as black-forest-labs/FLUX.1-schnell for schnell",
+}
 _EXAMPLE = "stabilityai/stable-diffusion-3.5-large-turbo"
 
 
@@ -54,6 +56,8 @@ class Folder:
     own_size: int
     multiple: int
     largest: int
+    file: SingleFile | None = None
+    """Where the transformer's weights are, if not in the folder."""
 
     @property
     def flux(self) -> bool:
@@ -79,11 +83,14 @@ class Folder:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that was asked for: the built-in one, a folder, or a Hugging Face id (`folder` None)."""
+    """A model that was asked for: the built-in one, a folder, a file with the folder of its other parts, or a
+    Hugging Face id (`folder` None)."""
 
     name: str
     """What `find_model` takes to find the same again, also from another working directory."""
     folder: Folder | None
+    parts: str = ""
+    """Where the other parts of a single file are."""
 
     @property
     def built_in(self) -> bool:
@@ -100,8 +107,15 @@ class Model:
         return digest.hexdigest()[:10]
 
 
-def find_model(asked: str) -> Model:
-    """The model behind `scenes`, a folder or a Hugging Face id; raises ModelError for what cannot be one."""
+def find_model(asked: str, parts: str | None = None) -> Model:
+    """The model behind `scenes`, a folder, a file or a Hugging Face id; raises ModelError for what cannot be
+    one. `parts` names the folder with what a single file lacks."""
+    if asked != NAME:
+        path, is_folder, exists = _look(asked)
+        if exists and not is_folder:
+            return _single(path, parts)
+    if parts is not None:
+        raise ModelError(f"--parts goes with a single {SUFFIX} file, but the model is {_short(asked)}")
     if asked == NAME:
         if not FOLDER.is_dir():
             raise ModelError(
@@ -109,17 +123,8 @@ def find_model(asked: str) -> Model:
                 "python -m vsf_lib scenes train"
             )
         return Model(NAME, inspect(FOLDER))
-    try:
-        path = Path(asked).expanduser()
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, no home, a zero byte
-        raise ModelError(f"cannot look for a model {_short(asked)}: {error}") from error
     if is_folder:
         return Model(_portable(path), inspect(path))
-    if exists:
-        raise ModelError(
-            f"{path} is a file, but the model must be a folder in diffusers' format (or a hub id)"
-        )
     if not _HUB_ID.fullmatch(asked):
         raise ModelError(
             f"there is no model {_short(asked)}: pass {NAME}, a folder in diffusers' format, or a Hugging "
@@ -128,8 +133,34 @@ def find_model(asked: str) -> Model:
     return Model(asked, None)
 
 
-def inspect(path: Path) -> Folder:
-    """Reads what is cheap to read in a diffusers folder; raises ModelError naming the file that is wrong."""
+def _look(asked: str) -> tuple[Path, bool, bool]:
+    """The path, and whether it is a folder and there at all."""
+    try:
+        path = Path(asked).expanduser()
+        return path, path.is_dir(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, no home, a zero byte
+        raise ModelError(f"cannot look for a model {_short(asked)}: {error}") from error
+
+
+def _single(path: Path, parts: str | None) -> Model:
+    file = inspect_file(path)
+    if parts is None:
+        raise ModelError(
+            f"{path} is a single file, without tokenizers and configurations: name with --parts a folder in "
+            "diffusers' format that has these, the text encoders and the VAE "
+            f"({_PUBLISHED[file.pipeline]}; its transformer's weights may be left out)"
+        )
+    folder, is_folder, _ = _look(parts)
+    if not is_folder:
+        raise ModelError(f"--parts is {_short(parts)}, which is no folder: name one in diffusers' format")
+    return Model(_portable(path), inspect(folder, file), _portable(folder))
+
+
+def inspect(path: Path, file: SingleFile | None = None) -> Folder:
+    """Reads what is cheap to read in a diffusers folder; raises ModelError naming the file that is wrong.
+
+    With `file` the transformer's weights are there, and the folder gives everything else.
+    """
     if not (path / INDEX).is_file():
         raise ModelError(f"{path} is no model: it has no {INDEX}; pass a folder in diffusers' format")
     index = read_index(path / INDEX)
@@ -141,6 +172,14 @@ def inspect(path: Path) -> Folder:
     missing = [name for name in _NEEDED if name not in parts]
     if missing:
         raise ModelError(f"{path / INDEX} lists no {missing[0]}, which is needed to draw")
+    pipeline = str(index["_class_name"])
+    if file is not None:
+        if file.pipeline != pipeline:
+            raise ModelError(
+                f"{file.path} is {PIPELINES[file.pipeline]}, but the parts in {path} are of "
+                f"{PIPELINES[pipeline]}: name those of the same model"
+            )
+        file.check(_read_json(path / "transformer" / "config.json"), path)
     weights = {}
     for name, library in parts.items():
         if not (path / name).is_dir():
@@ -151,14 +190,15 @@ def inspect(path: Path) -> Folder:
             _read_json(path / name / "scheduler_config.json")
         elif library in _STEMS and name != "feature_extractor":
             _read_json(path / name / "config.json")
-            weights[name] = _weights(path / name, _STEMS[library])
-    pipeline = str(index["_class_name"])
+            if name != "transformer" or file is None:
+                weights[name] = _weights(path / name, _STEMS[library])
     return Folder(
         path=path,
         pipeline=pipeline,
         absent=tuple(name for name, entry in index.items() if entry == [None, None]),
         variant=_variant(path, {name: half for name, (half, _) in weights.items()}),
-        weights=sum(size for _, size in weights.values()),
+        weights=sum(size for _, size in weights.values()) + (file.size if file else 0),
+        file=file,
         **_told(path, pipeline),
     )
 
@@ -237,10 +277,10 @@ def _weights(folder: Path, stem: str) -> tuple[bool, int]:
         single = folder / (f"{stem}.{_HALF}.safetensors" if half else f"{stem}.safetensors")
         index = folder / f"{stem}.safetensors.index{f'.{_HALF}' if half else ''}.json"
         if single.is_file():
-            return half, _check_weights(single)
+            return half, read_head(single)[1]
         if index.is_file():
             files = sorted(set(_shards(index)))
-            return half, sum(_check_weights(folder / file) for file in files)
+            return half, sum(read_head(folder / file)[1] for file in files)
     raise ModelError(f"{folder / stem}.safetensors is missing: copy or download the model again")
 
 
@@ -250,31 +290,6 @@ def _shards(index: Path) -> Iterator[str]:
         raise ModelError(f"{index} lists no weights: copy or download the model again")
     for file in table.values():
         yield str(file)
-
-
-def _check_weights(file: Path) -> int:
-    """The bytes of a safetensors file; raises ModelError unless it is as long as its own head says."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(8)
-            length = int.from_bytes(start, "little")
-            head = stream.read(length) if length <= min(_LARGEST_HEAD, size) else b""
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
-    if start.startswith(b"version "):
-        raise ModelError(f"{file} is only a Git LFS pointer: run git lfs pull in the model's folder")
-    try:
-        tensors = json.loads(head)
-        end = max((item["data_offsets"][1] for key, item in tensors.items() if key != "__metadata__"))
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-        raise ModelError(f"{file} is damaged or cut off: copy or download it again") from None
-    wanted = len(start) + length + end
-    if size != wanted:
-        raise ModelError(
-            f"{file} is cut off or damaged: it has {size} bytes of {wanted}; copy or download it again"
-        )
-    return size
 
 
 def _need_one(folder: Path, names: tuple[str, ...]) -> None:

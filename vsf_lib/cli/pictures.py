@@ -30,9 +30,11 @@ from vsf_lib.cli.request import (
     DISTILLED,
     DTYPE,
     FINGERPRINT,
+    PARTS,
     PROGRAM,
     Request,
 )
+from vsf_lib.cli.single_file import FLUX, SD3
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
 from vsf_lib.metadata import Parameters
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
@@ -43,6 +45,7 @@ _BIG = 4 * 2**30
 _OFF = Settings(method="off")
 _SLOW = 2**30
 """Bytes of weights from which loading shows its progress."""
+_TRANSFORMERS = {SD3: "SD3Transformer2DModel", FLUX: "FluxTransformer2DModel"}
 _SAMPLERS = {"FlowMatchEulerDiscreteScheduler": "Euler"}
 
 
@@ -167,12 +170,21 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
             if folder.weights < _SLOW or not sys.stderr.isatty():
                 library.disable_progress_bar()
     try:
+        given: dict[str, Any] = dict.fromkeys(folder.absent)
+        if folder.file is not None:
+            given["transformer"] = getattr(diffusers, _TRANSFORMERS[folder.pipeline]).from_single_file(
+                str(folder.file.path),
+                config=str(folder.path),
+                subfolder="transformer",
+                torch_dtype=machine.dtype,
+                local_files_only=True,
+            )
         pipe = getattr(diffusers, folder.pipeline).from_pretrained(
             folder.path,
             torch_dtype=machine.dtype,
             variant=folder.variant,
             use_safetensors=True,
-            **dict.fromkeys(folder.absent),
+            **given,
         )
     except (
         OSError,
@@ -187,7 +199,8 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
         if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(f"cannot load the model in {folder.path}: {reason}") from error
+        place = folder.path if folder.file is None else folder.file.path
+        raise ModelError(f"cannot load the model in {place}: {reason}") from error
     if machine.offload == "model":
         pipe.enable_model_cpu_offload(device=machine.device)
     elif machine.offload == "sequential":
@@ -273,6 +286,8 @@ def _draw_one(
 
 def _extra(request: Request, model: Model, folder: Folder, machine: Machine) -> dict[str, str]:
     extra = dict(machine.recorded)
+    if model.parts:
+        extra[PARTS] = model.parts
     if folder.flux and folder.distilled:
         extra[DISTILLED] = f"{request.distilled:g}"
     if request.compare:

@@ -36,6 +36,7 @@ COMPARISON_VALUE = "left without, right with the negative prompt"
 DEVICE = "VSF device"
 DTYPE = "VSF dtype"
 FINGERPRINT = "VSF model hash"
+PARTS = "VSF model parts"
 DISTILLED = "Distilled CFG Scale"
 """Forge's name for Flux's guidance scale, so that a picture can be repeated there."""
 
@@ -61,6 +62,8 @@ class Request:
     device: str
     dtype: str
     offload: str
+    parts: str | None = None
+    """The folder with what a model in a single file lacks."""
     distilled: float = _USUAL_DISTILLED
     """The guidance scale of a Flux model, which is not classifier-free guidance."""
     flux: bool = False
@@ -131,6 +134,7 @@ def resolve(args: Namespace) -> Request:
         size=_size(args.size) if args.size is not None else (image.width, image.height) if image else None,
         batch=batch,
         guidance_scale=scale,
+        parts=_first(args.parts, extra.get(PARTS) if image and model == image.model else None),
         distilled=_distilled(args, extra),
         compare=compare,
         model=model,

@@ -6,10 +6,15 @@ import itertools
 import os
 import re
 import secrets
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from vsf_lib.errors import OutputError
 
 _LONGEST = 40
 """Signs of a prompt in a file's name."""
@@ -35,11 +40,28 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def free_name(folder: Path, prompt: str, rest: str, suffix: str) -> Path:
-    """A path in `folder` that nothing has yet: the prompt in plain ASCII, `rest`, a number if need be."""
+    """A path in `folder`: the prompt in plain ASCII, `rest`, a number if need be.
+
+    Nothing has its stem yet, whatever the ending: a `.txt` or a folder of pictures may lie beside a file.
+    """
     words = "-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:_LONGEST].strip("-")
     stem = f"{words or 'untitled'}-{rest}"
     names = itertools.chain([stem], (f"{stem}-{again}" for again in itertools.count(2)))
-    return next(path for name in names if not (path := folder / f"{name}{suffix}").exists())
+    taken = {name for path in folder.glob("*") for name in (path.name, path.stem)}
+    return folder / f"{next(name for name in names if name not in taken)}{suffix}"
+
+
+def show_folder(folder: Path) -> None:
+    """Has the system's file manager show `folder`; raises OutputError where there is none."""
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {folder} yet: it appears with the first file")
+    if sys.platform == "win32":
+        os.startfile(folder)
+        return
+    program = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
+    if program is None:
+        raise OutputError(f"this system has no file manager to open {folder} with")
+    subprocess.Popen([program, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -73,7 +73,7 @@ def test_interruption_leaves_whole_pictures_only(tmp_path, model, interruptible)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted: nothing unfinished was left behind"
+    assert err.splitlines()[-1] == "interrupted: no unfinished result was left behind"
     assert "Traceback" not in err
     written = list((tmp_path / "outputs").iterdir())
     assert Path(first) in written
@@ -97,7 +97,7 @@ def test_interruption_while_something_is_imported(tmp_path):
         encoding="utf-8",
         check=False,
     )
-    assert (done.returncode, done.stderr) == (130, "interrupted: nothing unfinished was left behind\n")
+    assert (done.returncode, done.stderr) == (130, "interrupted: no unfinished result was left behind\n")
 
 
 LIMITED = """

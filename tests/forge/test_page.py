@@ -10,50 +10,29 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import browser
+import numpy as np
 import pytest
 from forge_client import Forge
+from video_page import VideoPage
 
 from vsf_lib.presets import preset_for
 
-webdriver = pytest.importorskip("selenium.webdriver")
-
 PANEL = "script_{tab}_vsf_"
-WITHIN = 90
-SET = """
-const [selector, value] = arguments;
-const field = document.querySelector(selector);
-field.value = value;
-for (const kind of ['input', 'change', 'blur']) field.dispatchEvent(new Event(kind, {bubbles: true}));
-"""
-CELLS = """
-return [...document.querySelectorAll('#vsf_video_queue tbody tr')].map(
-    row => [...row.querySelectorAll('td')].map(cell => cell.innerText.trim()));
-"""
 
 
-class Page:
+class Page(browser.Page):
     """One tab of the host's page, by the ids of its elements."""
 
     def __init__(self, driver: Any, tab: str = "txt2img") -> None:
-        self.driver, self.tab = driver, tab
+        super().__init__(driver)
+        self.tab = tab
 
     def at(self, tab: str) -> Page:
         return Page(self.driver, tab)
 
-    def find(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
     def panel(self, name: str, inner: str = "") -> str:
         return f"#{PANEL.format(tab=self.tab)}{name} {inner}"
-
-    def click(self, selector: str) -> None:
-        self.driver.execute_script("arguments[0].click()", self.find(selector))
-
-    def fill(self, selector: str, value: Any) -> None:
-        self.driver.execute_script(SET, selector, str(value))
-
-    def value(self, selector: str) -> str:
-        return str(self.find(selector).get_property("value"))
 
     @property
     def on(self) -> bool:
@@ -65,16 +44,6 @@ class Page:
 
     def usable(self, box: str) -> bool:
         return self.find(f"#{box} textarea").get_attribute("disabled") is None
-
-    def until(self, done: Callable[[], Any], why: str, within: float = WITHIN) -> Any:
-        """The page answers when it answers."""
-        end = time.monotonic() + within
-        while time.monotonic() < end:
-            found = done()
-            if found:
-                return found
-            time.sleep(0.1)
-        raise AssertionError(why)
 
     def generate(self) -> str:
         """The text below the picture that is made."""
@@ -101,24 +70,13 @@ def host(start: Callable[..., AbstractContextManager[Forge]]) -> Iterator[Forge]
 
 @pytest.fixture
 def page(host: Forge) -> Iterator[Page]:
-    browser, control = shutil.which("chromium"), shutil.which("chromedriver")
-    if not browser or not control:
-        pytest.skip("there is no chromium with its chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1500"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(service=webdriver.ChromeService(control), options=options)
-    try:
-        driver.get(f"{host.url}/?__theme=light")
+    with browser.browsing(f"{host.url}/?__theme=light") as driver:
         made = Page(driver)
         made.until(
             lambda: driver.find_elements("css selector", made.panel("enable-checkbox", "input")), "no panel"
         )
         time.sleep(3)  # the host's own events of a page that was just loaded
         yield made
-    finally:
-        driver.quit()
 
 
 @pytest.mark.parametrize(
@@ -231,51 +189,44 @@ def small_wan() -> Iterator[str]:
     shutil.rmtree(folder)
 
 
-def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
-    """Installs the packages for videos into the host's data folder, if they are not there."""
-    note, install = "#vsf_video_note", "#vsf_video_install"
+def open_tab(page: Page) -> VideoPage:
     tabs = page.driver.find_elements("css selector", "#tabs > .tab-nav > button")
     next(tab for tab in tabs if "VSF Video" in tab.text).click()
     time.sleep(2)
-    shown = [button for button in page.driver.find_elements("css selector", install) if button.is_displayed()]
-    if shown:
-        page.click(install)
-        said = page.until(lambda: page.find(note).text, "the installation did not end", within=400)
+    return VideoPage(page.driver)
+
+
+def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
+    """Installs the packages for videos into the host's data folder, if they are not there."""
+    install = "#vsf_video_install"
+    video = open_tab(page)
+    if video.shows(install):
+        video.click(install)
+        said = video.until(video.said, "the installation did not end", within=400)
         if "failed" in said:
             pytest.skip(f"the packages cannot be installed here: {said}")
         assert said == "the packages are there"
-    page.driver.refresh()  # the list of models is made with the page
-    time.sleep(5)
-    tabs = page.driver.find_elements("css selector", "#tabs > .tab-nav > button")
-    next(tab for tab in tabs if "VSF Video" in tab.text).click()
-    page.fill("#vsf_video_prompt textarea", "a red car")
-    page.fill("#vsf_video_negative textarea", "wheels")
-    for name, value in (("width", 128), ("height", 96), ("seed", 5)):
-        page.fill(f"#vsf_video_{name} input", value)
-    for name, value in (("frames", 17), ("steps", 3)):
-        page.fill(f"#vsf_video_{name} input[type=number]", value)
-    model = page.find("#vsf_video_model input")
-    model.click()
-    model.clear()
-    model.send_keys(small_wan)
-    time.sleep(1)
-    model.send_keys("\ue007")
-    time.sleep(1)
-    page.click("#vsf_video_generate")
-    job = page.until(lambda: page.find(note).text, "nothing was queued").split()[1]
+    video.click("#vsf_video_refresh")
+    time.sleep(2)
+    video.fill_form(small_wan)
+    job = video.generate()
+    video.until(lambda: "pictures wait" in video.find("#vsf_video_now").text, "it is not seen to run")
+    video.until(lambda: video.done(job), "no end")
+    video.until(lambda: "VSF frames: 17" in video.value("#vsf_video_infotext textarea"), "no parameters")
+    assert "VSF alpha" in video.value("#vsf_video_infotext textarea")
+    video.until(lambda: video.shows("#vsf_video_player video"), "no player")
+    video.fill("#vsf_video_prompt textarea", "")
+    video.click("#vsf_video_reuse")
+    video.until(lambda: video.value("#vsf_video_prompt textarea") == "a red car", "not restored")
+    video.click("#vsf_video_delete")
+    video.until(lambda: job not in video.jobs("history"), "the job is still there")
 
-    def state() -> str:
-        """Of the job, in the table of all."""
-        cells = page.driver.execute_script(CELLS)  # in one go: the table is made anew every second
-        return next((row[1] for row in cells if row and row[0] == job), "")
 
-    page.until(lambda: state() in ("done", "failed"), "no end")
-    page.fill("#vsf_video_number input", job)
-    page.until(lambda: "VSF frames: 17" in page.value("#vsf_video_infotext textarea"), "no parameters")
-    assert "VSF alpha" in page.value("#vsf_video_infotext textarea")
-    page.until(lambda: page.driver.find_elements("css selector", "#vsf_video_player video"), "no player")
-    page.fill("#vsf_video_prompt textarea", "")
-    page.click("#vsf_video_reuse")
-    page.until(lambda: page.value("#vsf_video_prompt textarea") == "a red car", "not restored")
-    page.click("#vsf_video_delete")
-    page.until(lambda: not state(), "the job is still there")
+def test_the_checkpoint_is_freed_and_the_next_picture_loads_it(page: Page, host: Forge) -> None:
+    """The same picture before and after."""
+    model = host.request("/sdapi/v1/options")["sd_model_checkpoint"]
+    before = host.txt2img(model).pictures[0]
+    video = open_tab(page)
+    video.click("#vsf_video_free")
+    video.until(lambda: "the next picture loads it" in video.said(), "nothing is said")
+    assert np.array_equal(host.txt2img(model).pictures[0], before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 pytest.importorskip("imageio_ffmpeg")
@@ -34,6 +37,8 @@ FORM = {
     "quality": 8,
     "format": "mp4",
     "offload": "auto",
+    "vae": "",
+    "text_encoder": "",
 }
 
 
@@ -70,11 +75,11 @@ def test_a_form_becomes_a_video_and_the_video_the_form(desk, places):
 
 
 def test_lists_are_what_is_there(desk, places):
-    assert desk.models()[0] == "klein"
-    assert desk.loras() == ["fast/CausVid.safetensors"]
+    assert desk.shelf.model_names()[0] == "klein"
+    assert desk.shelf.lora_names() == ["fast/CausVid.safetensors"]
     nowhere = Desk(Places(places.data, places.outputs))
-    assert nowhere.loras() == []
-    assert all("Wan-AI/" in name for name in nowhere.models())
+    assert nowhere.shelf.lora_names() == []
+    assert all("Wan-AI/" in name for name in nowhere.shelf.model_names())
     assert desk.preset("Wan2.1-T2V-1.3B").alpha == 1.5
 
 
@@ -107,9 +112,13 @@ def test_without_the_packages_nothing_is_queued(desk, monkeypatch):
 
 
 def test_a_public_server_installs_deletes_and_reads_nothing_of_its_visitors_choice(places, tmp_path):
-    desk = Desk(places, Rights(install=False, paths=False, delete=False))
+    desk = Desk(places, Rights(install=False, paths=False, delete=False, open_folder=False))
     with pytest.raises(SettingsError, match="public page"):
         desk.install()
+    with pytest.raises(SettingsError, match="public page"):
+        desk.fetch("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    with pytest.raises(SettingsError, match="not opened"):
+        desk.open_folder()
     with pytest.raises(SettingsError, match="public page"):
         desk.delete(1)
     for values in ({"model": str(tmp_path)}, {"model": "someone/else"}, {"model": "../klein"}):
@@ -118,6 +127,9 @@ def test_a_public_server_installs_deletes_and_reads_nothing_of_its_visitors_choi
     for file in (str(tmp_path / "x.safetensors"), "../x.safetensors"):
         with pytest.raises(SettingsError, match="not among the LoRAs"):
             desk.job({**FORM, "model": "klein", "loras": file})
+        for part in ("vae", "text_encoder"):
+            with pytest.raises(SettingsError, match="not among the files"):
+                desk.job({**FORM, "model": "klein", part: file})
     assert desk.job({**FORM, "model": "klein", "loras": "fast/CausVid.safetensors"}).loras
 
 
@@ -130,3 +142,56 @@ def test_what_lies_outside_is_not_deleted(desk, tmp_path):
     with pytest.raises(OutputError, match="left alone"):
         desk.delete(id)
     assert precious.exists()
+    assert desk.queue.entry(id).state == DONE, "and not forgotten either"
+
+
+def test_pictures_of_a_video_are_deleted_and_what_else_lies_there_is_not(desk, places):
+    folder = places.outputs / "a-red-car-3"
+    folder.mkdir(parents=True)
+    for name in ("00000.png", "00001.png", "mine.png"):
+        (folder / name).write_bytes(b"x")
+    folder.with_suffix(".txt").write_text("x")
+    id = desk.queue.add(desk.job({**FORM, "model": "klein", "format": "png"}))
+    desk.queue.take()
+    desk.queue.done(id, str(folder), "")
+    with pytest.raises(OutputError, match="cannot delete"):
+        desk.delete(id)
+    assert [path.name for path in folder.iterdir()] == ["mine.png"]
+    (folder / "mine.png").unlink()
+    desk.delete(id)
+    assert not folder.exists()
+    assert not list(places.outputs.iterdir())
+
+
+def test_a_job_that_waits_is_changed_and_one_that_runs_is_not(desk):
+    desk.queue.paused = True
+    id = desk.add({**FORM, "model": "klein"})
+    desk.save(id, {**FORM, "model": "klein", "prompt": "a blue bird"})
+    assert desk.queue.entry(id).job.prompt == "a blue bird"
+    with pytest.raises(SettingsError, match="only a running job"):
+        desk.cancel(id)
+    desk.queue.paused = False
+    desk.runner.wake()
+    until(lambda: desk.queue.entry(id).state == DONE)
+    with pytest.raises(SettingsError, match=f"job {id} is done"):
+        desk.save(id, {**FORM, "model": "klein"})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its file manager is no program on the path")
+def test_only_a_folder_of_the_outputs_is_opened(desk, places, tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match="it appears with the first file"):
+        desk.open_folder()
+    opened = tmp_path / "opened"
+    manager = tmp_path / "bin" / ("open" if sys.platform == "darwin" else "xdg-open")
+    manager.parent.mkdir()
+    manager.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    manager.chmod(0o755)
+    places.outputs.mkdir()
+    monkeypatch.setenv("PATH", str(manager.parent), prepend=os.pathsep)
+    desk.open_folder()
+    until(lambda: opened.exists() and opened.read_text().strip() == str(places.outputs))
+    id = desk.queue.add(desk.job({**FORM, "model": "klein"}))
+    desk.queue.take()
+    desk.queue.done(id, "/etc/passwd", "")
+    with pytest.raises(OutputError, match="left alone"):
+        desk.open_folder(id)

@@ -38,6 +38,7 @@ class _Command:
 _COMMANDS = {
     ("generate",): _Command("vsf_lib.cli.generate", "draw pictures without what the negative prompt names"),
     ("video",): _Command("vsf_lib.cli.video", "make a video without what the negative prompt names (Wan)"),
+    ("studio",): _Command("vsf_lib.cli.studio", "a page in the browser to make videos (Wan)"),
     ("bench", "scenes"): _Command("vsf_lib.bench.scenes", "compare the methods on the small built-in model"),
     ("scenes", "train"): _Command("vsf_lib.scenes.training.command", "train the small built-in model again"),
 }
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.flush()
         except KeyboardInterrupt:
             _trace(debug)
-            console.line("interrupted: nothing unfinished was left behind")
+            console.line("interrupted: no unfinished result was left behind")
             return INTERRUPTED
         except VSFError as error:
             _trace(debug)

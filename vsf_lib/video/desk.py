@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.files import show_folder
 from vsf_lib.presets import preset_for
 from vsf_lib.settings import Settings
 from vsf_lib.video import overlay
-from vsf_lib.video.files import read_infotext
+from vsf_lib.video.catalogue import Source
+from vsf_lib.video.downloads import Downloads
+from vsf_lib.video.files import delete_video, read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
-from vsf_lib.video.queue import DONE, Queue
+from vsf_lib.video.queue import DONE, RUNNING, Queue
 from vsf_lib.video.runner import Runner, Surroundings
+from vsf_lib.video.shelf import PARTS, Shelf
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Places:
     models: Path | None = None
     """Whose folders are Wan models in diffusers' format, if there is such a place."""
     loras: Path | None = None
+    files: tuple[Path, ...] = ()
+    """Folders with transformers, VAEs and text encoders as single files."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Rights:
     paths: bool = True
     """Name any path on this machine, not only what the lists offer."""
     delete: bool = True
+    open_folder: bool = True
+    """Have this machine show a folder in its file manager."""
 
 
 class Desk:
@@ -57,6 +65,8 @@ class Desk:
         self.places = places
         self.rights = rights
         self._around = around
+        self.shelf = Shelf(places.models, places.loras, places.files, rights.paths)
+        self.downloads = Downloads(places.models, places.loras, self._overlay)
         self._queue: Queue | None = None
         self._runner: Runner | None = None
         self._guard = threading.Lock()
@@ -92,6 +102,7 @@ class Desk:
             runner, self._runner = self._runner, None
         if runner is not None:
             runner.stop()
+        self.downloads.close()
 
     # Packages
 
@@ -108,10 +119,7 @@ class Desk:
     def install(self) -> None:
         """Installs them; raises OutputError, and where this server forbids it SettingsError."""
         if not self.rights.install:
-            raise SettingsError(
-                "packages are not installed through a public page: start the WebUI without --listen or "
-                "--share once, or with --enable-insecure-extension-access"
-            )
+            raise SettingsError(f"packages are not installed through a public page: {_PRIVATELY}")
 
         def say(line: str) -> None:
             self._installing = line.strip()[:200] or self._installing
@@ -139,8 +147,11 @@ class Desk:
         given = dict(values)
         own = {name: given.pop(name) for name in list(given) if name in VideoJob.model_fields}
         lines = [line for line in str(own.get("loras") or "").splitlines() if line.strip()]
-        own["loras"] = [self._placed(Lora.parse(line)).model_dump() for line in lines]
-        own["model"] = self._model(str(own.get("model") or ""))
+        loras = [Lora.parse(line) for line in lines]
+        own["loras"] = [{"file": self.shelf.lora(one.file), "weight": one.weight} for one in loras]
+        own["model"] = self.shelf.model(str(own.get("model") or ""))
+        for part in PARTS:
+            own[part] = self.shelf.part(part, str(own.get(part) or ""), own["model"])
         if int(own.get("seed", -1)) < 0:
             own["seed"] = secrets.randbelow(2**32)
         return VideoJob.create(**own, settings=Settings.create(**given).model_dump())
@@ -149,31 +160,63 @@ class Desk:
         """The job that a file was made from."""
         return VideoJob.from_infotext(read_infotext(path))
 
+    def save(self, id: int, values: dict[str, Any]) -> None:
+        """Another job in the place of the one that waits under that number."""
+        self.queue.edit(id, self.job(values))
+
+    def cancel(self, id: int) -> str:
+        """Stops the job that runs; says what happened."""
+        entry = self.queue.entry(id)
+        if entry.state != RUNNING:
+            raise SettingsError(f"job {id} is {entry.state}, and only a running job can be cancelled")
+        if self.runner.state.elsewhere:
+            raise SettingsError(f"job {id} is made by another program on this machine: cancel it there")
+        self.runner.cancel(id)
+        return f"job {id} is being stopped"
+
     def delete(self, id: int) -> None:
-        """Forgets a finished job and deletes its file."""
+        """Deletes the file of a finished job and forgets it."""
         if not self.rights.delete:
             raise SettingsError("files are not deleted through a public page")
         entry = self.queue.entry(id)
-        self.queue.remove(id)
         if entry.state == DONE and entry.path:
-            path = Path(entry.path)
-            if not path.resolve().is_relative_to(self.places.outputs.resolve()):
-                raise OutputError(f"{path} lies outside of {self.places.outputs}, so it is left alone")
-            for file in (path, path.with_suffix(".txt")):
-                file.unlink(missing_ok=True)
+            delete_video(self._inside(entry.path))
+        self.queue.remove(id)
 
-    # What there is to choose
+    def open_folder(self, id: int = 0) -> None:
+        """Shows the folder of a finished job's file; 0 and others show the folder of all."""
+        if not self.rights.open_folder:
+            raise SettingsError("folders are not opened through this page")
+        path = self.queue.entry(id).path if id else ""
+        folder = self._inside(path).parent if path else self.places.outputs
+        show_folder(folder)
 
-    def models(self) -> list[str]:
-        """Names of the models in the models' folder, and the hub ids that are usual."""
-        return [*self._names(self.places.models, "*/model_index.json"), *_HUB]
+    def _inside(self, name: str) -> Path:
+        path = Path(name)
+        if not path.resolve().is_relative_to(self.places.outputs.resolve()):
+            raise OutputError(f"{path} lies outside of {self.places.outputs}, so it is left alone")
+        return path
 
-    def loras(self) -> list[str]:
-        """Names of the LoRA files in the LoRAs' folder."""
-        root = self.places.loras
-        if root is None or not root.is_dir():
-            return []
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.safetensors"))
+    @property
+    def frees(self) -> str:
+        """The label of the button for `free`, or nothing where there is nothing to free."""
+        return self._around.frees if self._around is not None else ""
+
+    def free(self) -> None:
+        """Gives memory of this program back; raises SettingsError while it is in use."""
+        if self._around is not None:
+            self._around.free()
+
+    def fetch(self, text: str) -> None:
+        """Asks for the size of a download, or starts one whose size is known; raises SettingsError."""
+        if not self.rights.install:
+            raise SettingsError(f"nothing is downloaded through a public page: {_PRIVATELY}")
+        source = Source.parse(text)
+        state = self.downloads.state(source)
+        if state is not None and state.ready:
+            self.downloads.start(source)
+        else:
+            self.downloads.ask(source)
 
     def preset(self, model: str, *, strong: bool = False) -> Settings:
         """Suggested values for a model."""
@@ -183,33 +226,12 @@ class Desk:
     def _packages(self) -> Path:
         return self.places.data / "packages"
 
-    def _worker(self) -> Worker:
+    def _overlay(self) -> Path | None:
         wanted = overlay.pins()
-        return Worker(overlay=overlay.folder(self._packages, wanted) if wanted else None)
+        return overlay.folder(self._packages, wanted) if wanted else None
 
-    def _model(self, name: str) -> str:
-        if not name.strip():
-            raise SettingsError("no model is chosen: choose one, or give a folder or hub id")
-        root = self.places.models
-        if root is not None and name in self._names(root, "*/model_index.json"):
-            return str(root / name)
-        if not self.rights.paths and name not in _HUB:
-            raise SettingsError(f"{name} is not among the models of this server")
-        return name.strip()
-
-    def _placed(self, lora: Lora) -> Lora:
-        root = self.places.loras
-        if root is not None and lora.file in self.loras():
-            return Lora(file=str(root / lora.file), weight=lora.weight)
-        if not self.rights.paths:
-            raise SettingsError(f"{lora.file} is not among the LoRAs of this server")
-        return lora
-
-    @staticmethod
-    def _names(root: Path | None, pattern: str) -> list[str]:
-        if root is None or not root.is_dir():
-            return []
-        return sorted(path.parent.name for path in root.glob(pattern))
+    def _worker(self) -> Worker:
+        return Worker(overlay=self._overlay())
 
 
-_HUB = ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers")
+_PRIVATELY = "start the WebUI without --listen or --share once, or with --enable-insecure-extension-access"

@@ -80,6 +80,20 @@ def read_frames(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3)
 
 
+def delete_video(path: Path) -> None:
+    """Deletes what `write_video` made, its `.txt` too, and nothing else; raises OutputError."""
+    try:
+        if path.is_dir():
+            for picture in path.glob("*.png"):
+                if picture.stem.isdigit():
+                    picture.unlink()
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        path.with_suffix(".txt").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot delete {path}: {reason(error)}") from error
+
+
 def _write_pictures(folder: Path, frames: np.ndarray, infotext: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames):

@@ -13,26 +13,27 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.errors import VSFError
-from vsf_lib.settings import field
+from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.video.desk import Desk
-from vsf_lib.video.job import SIZES, USUAL_FRAMES, VideoJob
+from vsf_lib.video.download_page import DownloadPanel
+from vsf_lib.video.form import QUIET, Form
+from vsf_lib.video.job import VideoJob
+from vsf_lib.video.progress import overview, spoken
 from vsf_lib.video.queue import RUNNING, WAITING, Entry
 
-_OWN_SIZE = "own size"
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""
-_ACTS = {
+_HISTORY = 50
+_NONE_CHOSEN = "no job is chosen: click one in the queue or the history"
+_QUEUE_ACTS = {
     "cancel": "Cancel",
     "up": "Up",
     "down": "Down",
     "duplicate": "Duplicate",
     "edit": "Edit",
-    "again": "Again",
     "remove": "Remove",
-    "delete": "Delete file",
 }
-_HEAD = ["number", "state", "prompt", "size", "frames", "message"]
+_HISTORY_ACTS = {"again": "Again", "folder": "Open folder", "delete": "Delete file"}
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -54,74 +55,100 @@ class _Page:
                 "of their own, about 130 MB, which nothing else uses."
             )
             self._install = gr.Button("Install", elem_id="vsf_video_install")
+        self._seen = gr.State({})
+        self._chosen = gr.State(0)
+        self._editing = gr.State(0)
         with gr.Row():
             with gr.Column(scale=2):
-                self._form = _form(desk)
+                self._form = Form(desk)
+                self._downloads = DownloadPanel(desk) if desk.rights.install else None
+            with gr.Column(scale=3):
                 with gr.Row():
                     self._generate = gr.Button("Generate", variant="primary", elem_id="vsf_video_generate")
+                    self._save = gr.Button("Save", visible=False, elem_id="vsf_video_save")
                     self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause")
-            with gr.Column(scale=3):
-                self._now = gr.HTML(elem_id="vsf_video_now")
-                self._table = gr.Dataframe(
-                    headers=_HEAD,
-                    interactive=False,
-                    elem_id="vsf_video_queue",
-                    label="Queue, then history",
-                    wrap=True,
-                )
-                self._number = gr.Number(
-                    label="Job number", info="click a row above", precision=0, elem_id="vsf_video_number"
-                )
-                with gr.Row():
-                    self._acts = {
-                        name: gr.Button(label, elem_id=f"vsf_video_{name}", size="sm", min_width=90)
-                        for name, label in _ACTS.items()
-                    }
-                self._video = gr.Video(label="Video", elem_id="vsf_video_player", interactive=False)
-                self._infotext = gr.Textbox(
-                    label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
-                )
-                self._reuse = gr.Button("Reuse parameters", elem_id="vsf_video_reuse", size="sm")
-                self._dropped = gr.File(
-                    label="Drop a video of this program to restore its parameters",
-                    type="filepath",
-                    height=120,
-                )
+                    self._free = gr.Button(
+                        desk.frees or "Free", visible=bool(desk.frees), elem_id="vsf_video_free"
+                    )
+                self._build_jobs()
+
+    def _build_jobs(self) -> None:
+        self._now = gr.HTML(elem_id="vsf_video_now")
+        self._queue = _jobs("Queue", "vsf_video_queue")
+        self._acts = _buttons(_QUEUE_ACTS)
+        self._history = _jobs("History", "vsf_video_history")
+        self._video = gr.Video(label="Video", elem_id="vsf_video_player", interactive=False)
+        self._picture = gr.Image(
+            label="Video", elem_id="vsf_video_picture", interactive=False, visible=False, type="filepath"
+        )
+        self._infotext = gr.Textbox(
+            label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
+        )
+        self._reuse = gr.Button("Reuse parameters", elem_id="vsf_video_reuse", size="sm")
+        self._acts |= _buttons({
+            name: label for name, label in _HISTORY_ACTS.items()
+            if (name != "folder" or self._desk.rights.open_folder)
+            and (name != "delete" or self._desk.rights.delete)
+        })  # fmt: skip
+        self._dropped = gr.File(
+            label="Drop a video of this program to restore its parameters",
+            type="filepath",
+            height=120,
+            elem_id="vsf_video_dropped",
+        )
 
     def connect(self, blocks: gr.Blocks) -> None:
         """The events of all of them."""
-        quiet: dict[str, Any] = {"show_progress": False}
-        live = [self._now, self._table, self._pause]
+        form = [*self._form.elements.values()]
+        look = [self._chosen, self._seen]
+        live = [self._now, self._queue, self._history, self._pause, self._video, self._picture]
+        live += [self._infotext, self._seen]
         said = [*live, self._said]
-        filled = [*self._form.values(), self._said]
-        self._generate.click(self._guarded(self._add), inputs=[*self._form.values()], outputs=said, **quiet)
-        self._pause.click(self._guarded(self._pause_or_go), outputs=said, **quiet)
+        guarded, restore = self._guarded, self._restore
+
+        added = self._generate.click(self._add, inputs=[*form], outputs=[self._said, self._chosen], **QUIET)
+        added.then(self._look, inputs=look, outputs=live, **QUIET)
+        self._save.click(
+            guarded(self._save_job), inputs=[*look, self._editing, *form], outputs=said, **QUIET
+        ).then(lambda: gr.update(visible=False), outputs=[self._save], **QUIET)
+        self._pause.click(guarded(self._pause_or_go), inputs=look, outputs=said, **QUIET)
+        self._free.click(guarded(self._free_memory), inputs=look, outputs=said, **QUIET)
         for name, button in self._acts.items():
             if name == "edit":
-                edit = self._restore(lambda id: self._desk.queue.entry(int(id)).job)
-                button.click(edit, inputs=[self._number], outputs=filled, **quiet)
-            else:
-                act = self._guarded(functools.partial(_act, self._desk, name))
-                button.click(act, inputs=[self._number], outputs=said, **quiet)
-        self._table.select(_picked, inputs=[self._table], outputs=[self._number], **quiet)
-        shown = [self._video, self._infotext]
-        self._number.change(self._selected, inputs=[self._number], outputs=shown, **quiet)
-        reuse, drop = self._restore(VideoJob.from_infotext), self._restore(self._dropped_job)
-        self._reuse.click(reuse, inputs=[self._infotext], outputs=filled, **quiet)
-        self._dropped.upload(drop, inputs=[self._dropped], outputs=filled, **quiet)
+                continue
+            act = functools.partial(_act, self._desk, name)
+            button.click(guarded(act), inputs=[*look, self._chosen], outputs=said, **QUIET)
+        self._acts["edit"].click(
+            self._edit, inputs=[self._chosen],
+            outputs=[*self._form.outputs, self._said, self._editing, self._save], **QUIET,
+        )  # fmt: skip
+        for jobs in (self._queue, self._history):
+            jobs.input(lambda id: id or 0, inputs=[jobs], outputs=[self._chosen], **QUIET).then(
+                self._look, inputs=look, outputs=live, **QUIET
+            )
+        filled = [*self._form.outputs, self._said]
+        self._reuse.click(restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET)
+        self._dropped.upload(
+            restore(lambda path: self._desk.restored(Path(path))),
+            inputs=[self._dropped],
+            outputs=filled,
+            **QUIET,
+        )
+        if self._downloads is not None:
+            self._downloads.connect()
         self._install.click(self._set_up, outputs=[self._packages, self._said])
-        gr.Timer(_PERIOD).tick(self._state, outputs=live, **quiet)
-        blocks.load(self._state, outputs=live, **quiet)
+        gr.Timer(_PERIOD).tick(self._look, inputs=look, outputs=live, **QUIET)
+        blocks.load(self._look, inputs=look, outputs=live, **QUIET)
 
     def _guarded(self, act: Callable[..., str]) -> Callable[..., list[Any]]:
-        """Runs an event and shows what it says, or its error, and the queue as it is then."""
+        """An event that shows what `act` says, or its error, and the queue as it is then."""
 
-        def event(*values: Any) -> list[Any]:
+        def event(chosen: int, seen: dict[str, Any], *values: Any) -> list[Any]:
             try:
                 said = _say(act(*values), bad=False)
             except VSFError as error:
                 said = _say(str(error), bad=True)
-            return [*self._state(), said]
+            return [*self._look(chosen, seen), said]
 
         return event
 
@@ -129,22 +156,38 @@ class _Page:
         """An event that fills the form with a job."""
 
         def event(value: Any) -> list[Any]:
-            nothing = [gr.update()] * len(self._form)
+            nothing = [gr.update()] * len(self._form.outputs)
             if not value:
                 return [*nothing, gr.update()]
             try:
-                job = get(value)
+                return [*self._form.filled(get(value)), _say("the parameters are in the form", bad=False)]
             except VSFError as error:
                 return [*nothing, _say(str(error), bad=True)]
-            values = {**job.settings.model_dump(), **job.model_dump(exclude={"settings", "loras"})}
-            values["loras"] = "\n".join(map(str, job.loras))
-            filled = [gr.update(value=values[name]) for name in self._form]
-            return [*filled, _say("the parameters are in the form", bad=False)]
 
         return event
 
-    def _add(self, *values: Any) -> str:
-        return f"job {self._desk.add(dict(zip(self._form, values, strict=True)))} is in the queue"
+    def _add(self, *values: Any) -> list[Any]:
+        """Shows the new job from here on."""
+        try:
+            id = self._desk.add(self._form.values(*values))
+        except VSFError as error:
+            return [_say(str(error), bad=True), gr.update()]
+        return [_say(f"job {id} is in the queue", bad=False), id]
+
+    def _edit(self, id: int) -> list[Any]:
+        """The job in the form, and a button that puts it back."""
+        if not id:
+            return [*[gr.update()] * len(self._form.outputs), _say(_NONE_CHOSEN, bad=True), 0, gr.update()]
+        filled = self._restore(lambda id: self._desk.queue.entry(id).job)(id)
+        try:
+            waits = self._desk.queue.entry(id).state == WAITING
+        except VSFError:
+            waits = False
+        return [*filled, id, gr.update(visible=waits, value=f"Save job {id}")]
+
+    def _save_job(self, id: int, *values: Any) -> str:
+        self._desk.save(id, self._form.values(*values))
+        return f"job {id} is changed"
 
     def _pause_or_go(self) -> str:
         queue = self._desk.queue
@@ -152,15 +195,9 @@ class _Page:
         self._desk.runner.wake()
         return "no job is begun until the queue goes on" if queue.paused else ""
 
-    def _dropped_job(self, path: str) -> VideoJob:
-        return self._desk.restored(Path(path))
-
-    def _selected(self, id: Any) -> list[Any]:
-        found = next((entry for entry in self._desk.queue.entries() if entry.id == int(id or 0)), None)
-        if found is None:
-            return [gr.update(value=None), ""]
-        playable = found.path.endswith((".mp4", ".webm")) and Path(found.path).is_file()
-        return [gr.update(value=found.path if playable else None), found.infotext]
+    def _free_memory(self) -> str:
+        self._desk.free()
+        return "its memory is free; the next picture loads it again"
 
     def _set_up(self) -> list[Any]:
         try:
@@ -169,138 +206,134 @@ class _Page:
             return [gr.update(), _say(str(error), bad=True)]
         return [gr.update(visible=False), _say("the packages are there", bad=False)]
 
-    def _state(self) -> list[Any]:
-        """What is being made, the rows of the queue, and what the pause button says."""
+    def _look(self, id: int, seen: dict[str, Any]) -> list[Any]:
+        """Updates of all that shows the queue; what is as it was `seen` is left alone, to be scrolled and
+        played in peace."""
         try:
-            entries, paused = self._desk.queue.entries(), self._desk.queue.paused
-            running = _running(self._desk, entries)
+            queue, paused = self._desk.queue.entries(RUNNING, WAITING), self._desk.queue.paused
+            history = self._desk.queue.history(_HISTORY)
+            now = _running(self._desk, queue)
         except VSFError as error:
-            return [_say(str(error), bad=True), [], gr.update()]
-        rows = [_row(entry) for entry in entries]
-        return [running, rows, gr.update(value="Go on with the queue" if paused else "Pause the queue")]
+            return [_say(str(error), bad=True), *[gr.update()] * 6, seen]
+        chosen = next((entry for entry in [*queue, *history] if entry.id == id), None)
+        shown = (chosen.path, chosen.infotext) if chosen else ("", "")
+        fresh: dict[str, Any] = {
+            "queue": ([(_line(entry), entry.id) for entry in queue], id if chosen in queue else None),
+            "history": ([(_line(entry), entry.id) for entry in history], id if chosen in history else None),
+            "paused": paused,
+            "shown": shown,
+        }
+        changed = {name for name, value in fresh.items() if seen.get(name) != value}
+        lists = [
+            gr.update(choices=fresh[name][0], value=fresh[name][1]) if name in changed else gr.update()
+            for name in ("queue", "history")
+        ]
+        pause = gr.update(value="Go on with the queue" if paused else "Pause the queue")
+        return [
+            now,
+            *lists,
+            pause if "paused" in changed else gr.update(),
+            *(_shown(*shown) if "shown" in changed else [gr.update()] * 3),
+            fresh,
+        ]
 
 
-def _form(desk: Desk) -> dict[str, Any]:
-    usual = VideoJob.model_fields
-    models = desk.models()
-    preset = desk.preset(models[0])
-    made: dict[str, Any] = {"prompt": gr.Textbox(label="Video prompt", lines=3, elem_id="vsf_video_prompt")}
-    made["negative_prompt"] = gr.Textbox(
-        label="Video negative prompt", lines=2, elem_id="vsf_video_negative",
-        placeholder="What the video must not show",
-    )  # fmt: skip
+def _jobs(label: str, id: str) -> gr.Radio:
+    """A list to choose a job from: gradio's tables differ among its versions, and the newest lose rows."""
+    return gr.Radio(label=label, choices=[], elem_id=id, elem_classes=["vsf-jobs"])
+
+
+def _buttons(labels: dict[str, str]) -> dict[str, Any]:
     with gr.Row():
-        for name in ("alpha", "beta"):
-            made[name] = _slider(name, getattr(preset, name))
-    made["model"] = gr.Dropdown(
-        label="Video model", choices=models, value=models[0], allow_custom_value=desk.rights.paths,
-        elem_id="vsf_video_model", info="a folder in diffusers' format, or a hub id that was fetched",
-    )  # fmt: skip
-    made["loras"] = gr.Textbox(
-        label="LoRAs", lines=2, placeholder="one FILE:WEIGHT per line", elem_id="vsf_video_loras",
-        info=("there are " + ", ".join(desk.loras()[:6])) if desk.loras() else None,
-    )  # fmt: skip
-    with gr.Row():
-        size = gr.Dropdown(label="Video size", choices=[*SIZES, _OWN_SIZE], value=next(iter(SIZES)))
-        made["width"] = gr.Number(label="Video width", value=832, precision=0, elem_id="vsf_video_width")
-        made["height"] = gr.Number(label="Video height", value=480, precision=0, elem_id="vsf_video_height")
-    with gr.Row():
-        made["frames"] = gr.Slider(17, 121, USUAL_FRAMES, step=4, label="Frames", elem_id="vsf_video_frames")
-        made["fps"] = gr.Slider(1, 60, usual["fps"].default, step=1, label="Frames per second")
-    with gr.Row():
-        made["steps"] = gr.Slider(
-            1, 50, usual["steps"].default, step=1, label="Video steps", elem_id="vsf_video_steps"
-        )
-        made["seed"] = gr.Number(label="Video seed", value=-1, precision=0, elem_id="vsf_video_seed")
-    with gr.Accordion("More", open=False, elem_id="vsf_video_more"):
-        with gr.Row():
-            for name in ("start", "end"):
-                made[name] = _slider(name, field(name).default)
-        with gr.Row():
-            made["method"] = gr.Radio(
-                label="Video method", choices=list(field("method").choices), value="vsf"
-            )
-            made["guidance_scale"] = gr.Slider(1, 10, 1, step=0.1, label="Video CFG scale")
-        with gr.Row():
-            made["quality"] = gr.Slider(1, 10, usual["quality"].default, step=1, label="Quality of the file")
-            made["format"] = gr.Dropdown(label="Format", choices=["mp4", "webm", "gif", "png"], value="mp4")
-            made["offload"] = gr.Dropdown(
-                label="Offload", choices=["auto", "none", "model", "group"], value="auto"
-            )
-
-    def sized(chosen: str) -> list[Any]:
-        return [gr.update(value=pixels) for pixels in SIZES[chosen]] if chosen in SIZES else [gr.update()] * 2
-
-    for pixels in (made["width"], made["height"]):
-        pixels.input(lambda: _OWN_SIZE, outputs=[size], show_progress=False)
-    size.input(sized, inputs=[size], outputs=[made["width"], made["height"]], show_progress=False)
-    return made
+        return {
+            name: gr.Button(label, elem_id=f"vsf_video_{name}", size="sm", min_width=90)
+            for name, label in labels.items()
+        }
 
 
-def _slider(name: str, value: float) -> gr.Slider:
-    item = field(name)
-    assert item.slider is not None
-    return gr.Slider(
-        item.slider.minimum, item.slider.maximum, value, step=item.slider.step,
-        label=item.label.replace("VSF", "Video"), info=item.help, elem_id=f"vsf_video_{name}",
-    )  # fmt: skip
-
-
-def _picked(event: gr.SelectData, rows: Any) -> Any:
-    return int(rows.iloc[event.index[0], 0]) if len(rows) else None
-
-
-def _act(desk: Desk, name: str, number: Any) -> str:
-    queue, id = desk.queue, int(number or 0)
+def _act(desk: Desk, name: str, id: int) -> str:
+    queue = desk.queue
+    if not id and name != "folder":
+        raise SettingsError(_NONE_CHOSEN)
     waiting = [entry.id for entry in queue.entries(WAITING)]
+    said = ""
     if name == "cancel":
-        desk.runner.cancel(id)
+        said = desk.cancel(id)
     elif name in ("up", "down"):
         place = waiting.index(id) if id in waiting else 0
         queue.move(id, place + (1 if name == "down" else -1))
     elif name == "duplicate":
-        queue.duplicate(id)
+        said = f"job {queue.duplicate(id)} is in the queue"
     elif name == "again":
         queue.again(id)
     elif name == "remove":
         queue.remove(id)
+    elif name == "folder":
+        desk.open_folder(id)
     elif name == "delete":
         desk.delete(id)
     desk.runner.wake()
-    return ""
+    return said
 
 
-def _row(entry: Entry) -> list[Any]:
+def _line(entry: Entry) -> str:
     job = entry.job
-    return [
-        entry.id,
+    parts = [
+        str(entry.id),
         entry.state,
         job.prompt[:60],
-        f"{job.width}x{job.height}",
-        job.frames,
+        f"{job.width}x{job.height}, {job.frames} frames",
+        "" if entry.seconds is None else spoken(entry.seconds),
         entry.message[:200],
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _shown(path: str, infotext: str) -> list[Any]:
+    """Updates of the player, of the picture in its place (a GIF or the first PNG), and of the parameters."""
+    file = Path(path)
+    if path and file.is_dir():
+        file = file / "00000.png"
+    there = str(file) if path and file.is_file() else None
+    plays = file.suffix.lower() in (".mp4", ".webm")
+    return [
+        gr.update(value=there if plays else None, visible=plays or there is None),
+        gr.update(value=None if plays else there, visible=there is not None and not plays),
+        infotext,
     ]
 
 
-def _running(desk: Desk, entries: list[Entry]) -> str:
+def _running(desk: Desk, queue: list[Entry]) -> str:
     if desk.installing:
         return _say(f"installing: {desk.installing}", bad=False)
-    if not any(entry.state in (RUNNING, WAITING) for entry in entries):
+    if not queue:
         return ""
     state = desk.runner.state
     if state.elsewhere:
         return _say("another program on this machine works on the queue", bad=False)
-    if state.id is None:
+    job = next((entry.job for entry in queue if entry.id == state.id), None)
+    if job is None:
         return ""
-    share = state.step / state.steps if state.steps else float(state.stage in ("decoding", "writing"))
-    left = "" if state.seconds_left is None else f", {state.seconds_left:.0f} s left"
+    waiting = [entry.job for entry in queue if entry.state == WAITING]
+    view = overview(
+        job, waiting, stage=state.stage, step=state.step, steps=state.steps,
+        seconds_left=state.seconds_left, finished=state.finished,
+    )  # fmt: skip
+    left = "" if state.seconds_left is None else f", {spoken(state.seconds_left)} left"
     step = f" step {state.step} of {state.steps}{left}" if state.steps else ""
-    lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>"]
-    lines.append(f'<progress class="vsf-progress" value="{share:.3f}" max="1"></progress>')
+    lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>", _bar(view.job)]
+    if waiting or state.finished:
+        whole = "" if view.seconds_left is None else f", about {spoken(view.seconds_left)} left"
+        behind = f"{view.waiting} more to come" if waiting else "the last one"
+        lines += [f"<div>All jobs: {behind}{whole}</div>", _bar(view.total)]
     lines += [f"<div class='vsf-advice'>{html.escape(note)}</div>" for note in state.notes]
     if state.preview:
         lines.append(f'<img class="vsf-preview" alt="preview" src="data:image/jpeg;base64,{state.preview}">')
     return "".join(lines)
+
+
+def _bar(share: float) -> str:
+    return f'<progress class="vsf-progress" value="{share:.3f}" max="1"></progress>'
 
 
 def _say(text: str, *, bad: bool) -> str:

@@ -21,7 +21,7 @@ from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.video.job import VideoJob
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
-_VERSION = 1
+_VERSION = 2
 _PATIENCE = 30.0
 """Seconds for which one process waits for another one's transaction."""
 _SCHEMA = """
@@ -34,10 +34,13 @@ CREATE TABLE jobs (
     path TEXT NOT NULL DEFAULT '',
     infotext TEXT NOT NULL DEFAULT '',
     added REAL NOT NULL,
-    ended REAL
+    ended REAL,
+    seconds REAL
 );
 CREATE TABLE flags (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_SINCE_1 = "ALTER TABLE jobs ADD COLUMN seconds REAL"
+_COLUMNS = "id, state, job, message, path, infotext, added, ended, seconds"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Entry:
     added: float
     ended: float | None
     """Seconds since the epoch."""
+    seconds: float | None
+    """How long the finished job took."""
 
 
 class Queue:
@@ -74,24 +79,26 @@ class Queue:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
+            if version == 1:
+                db.execute(_SINCE_1)
+            if version < _VERSION:
                 db.execute(f"PRAGMA user_version = {_VERSION}")
 
     def entries(self, *states: str) -> list[Entry]:
         """All, or those in `states`: what waits or runs in its order, then what has ended, latest first."""
-        with self._open() as db:
-            rows = db.execute(
-                "SELECT id, state, job, message, path, infotext, added, ended FROM jobs "
-                "ORDER BY ended IS NOT NULL, ended DESC, place"
-            ).fetchall()
-        made = (Entry(id, state, VideoJob.create(**json.loads(job)), *rest) for id, state, job, *rest in rows)
-        return [entry for entry in made if not states or entry.state in states]
+        chosen = f"WHERE state IN ({', '.join('?' * len(states))}) " if states else ""
+        return self._select(f"{chosen}ORDER BY ended IS NOT NULL, ended DESC, place", states)
+
+    def history(self, limit: int) -> list[Entry]:
+        """The latest `limit` that have ended, the last one first."""
+        return self._select("WHERE ended IS NOT NULL ORDER BY ended DESC LIMIT ?", (limit,))
 
     def entry(self, id: int) -> Entry:
         """The entry of that number; raises SettingsError if it was removed."""
-        for found in self.entries():
-            if found.id == id:
-                return found
-        raise SettingsError(f"job {id} is not in the queue any more: someone has removed it")
+        found = self._select("WHERE id = ?", (id,))
+        if not found:
+            raise SettingsError(f"job {id} is not in the queue any more: someone has removed it")
+        return found[0]
 
     def add(self, job: VideoJob) -> int:
         """Puts `job` at the end and returns its number."""
@@ -154,9 +161,9 @@ class Queue:
             db.execute("UPDATE jobs SET state = ?, message = '' WHERE id = ?", (RUNNING, head[0]))
         return self.entry(head[0])
 
-    def done(self, id: int, path: str, infotext: str, message: str = "") -> None:
+    def done(self, id: int, path: str, infotext: str, *, seconds: float | None = None) -> None:
         """The job has become the file `path`."""
-        self._end(id, DONE, message=message, path=path, infotext=infotext)
+        self._end(id, DONE, path=path, infotext=infotext, seconds=seconds)
 
     def failed(self, id: int, message: str) -> None:
         """The job has ended without a file."""
@@ -178,13 +185,17 @@ class Queue:
             self._number(db, lost + waiting)
         return len(lost)
 
-    def _end(self, id: int, state: str, *, message: str = "", path: str = "", infotext: str = "") -> None:
+    def _select(self, which: str, values: tuple[object, ...]) -> list[Entry]:
+        with self._open() as db:
+            rows = db.execute(f"SELECT {_COLUMNS} FROM jobs {which}", values).fetchall()
+        return [Entry(id, state, VideoJob.create(**json.loads(job)), *rest) for id, state, job, *rest in rows]
+
+    def _end(self, id: int, state: str, **values: object) -> None:
+        changed = {"state": state, "ended": time.time(), **values}
         with self._change() as db:
             self._must_be(db, id, RUNNING)
-            db.execute(
-                "UPDATE jobs SET state = ?, message = ?, path = ?, infotext = ?, ended = ? WHERE id = ?",
-                (state, message, path, infotext, time.time(), id),
-            )
+            columns = ", ".join(f"{name} = ?" for name in changed)
+            db.execute(f"UPDATE jobs SET {columns} WHERE id = ?", (*changed.values(), id))
 
     @staticmethod
     def _insert(db: sqlite3.Connection, job: VideoJob, place: int) -> int:
@@ -197,8 +208,8 @@ class Queue:
     @staticmethod
     def _wait(db: sqlite3.Connection, id: int, place: int) -> None:
         db.execute(
-            "UPDATE jobs SET state = ?, place = ?, message = '', path = '', infotext = '', ended = NULL "
-            "WHERE id = ?",
+            "UPDATE jobs SET state = ?, place = ?, message = '', path = '', infotext = '', ended = NULL, "
+            "seconds = NULL WHERE id = ?",
             (WAITING, place, id),
         )
 

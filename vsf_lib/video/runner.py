@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vsf_lib.errors import VSFError
 from vsf_lib.files import free_name
-from vsf_lib.video import messages
+from vsf_lib.video import messages, progress
 from vsf_lib.video.locks import only_one
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import Entry, Queue
@@ -40,12 +40,28 @@ class State:
     preview: str = ""
     """A JPEG, base64."""
     notes: tuple[str, ...] = ()
+    finished: float = 0.0
+    """Cost (see `progress`) of the jobs that have ended since the queue was last empty."""
     elsewhere: bool = False
     """Whether another process runs the queue."""
 
 
 class Surroundings:
     """What a program does around jobs; this one does nothing."""
+
+    frees = ""
+    """The label of a button that gives memory back to the system, for `free`; no button without one."""
+
+    def free(self) -> None:
+        """Gives back what memory the program can do without."""
+
+    def folder(self, entry: Entry) -> Path:
+        """Where the job's file goes, below the folder for all videos."""
+        return Path()
+
+    def notes(self, entry: Entry) -> tuple[str, ...]:
+        """What the user should know while the job runs."""
+        return ()
 
     def job(self, entry: Entry) -> AbstractContextManager[object]:
         """Entered for the length of the job; what it raises fails that job."""
@@ -72,8 +88,10 @@ class Runner:
         around: Surroundings | None = None,
         idle: float = 60.0,
     ) -> None:
-        """Files go to `folder`; after `idle` seconds without a job the worker is ended, so that its memory is
-        free."""
+        """Files go to `folder`, or below it where `around` says so.
+
+        After `idle` seconds without a job the worker is ended, so that its memory is free.
+        """
         self._queue = queue
         self._folder = folder
         self._lock = lock
@@ -82,6 +100,7 @@ class Runner:
         self._idle = idle
         self._worker: Worker | None = None
         self._cancelled: int | None = None
+        self._finished = 0.0
         self._over = threading.Event()
         self._changed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vsf-videos", daemon=True)
@@ -126,6 +145,7 @@ class Runner:
                     self._make(entry)
                     last = time.monotonic()
                     continue
+                self._finished = 0.0
                 if self._worker is not None and time.monotonic() > last + self._idle:
                     self._end_worker()
                 self._changed.wait(_LOOK)
@@ -142,8 +162,9 @@ class Runner:
 
     def _make(self, entry: Entry) -> None:
         self._cancelled = None
-        self.state = State(id=entry.id, stage="waiting")
+        self.state = State(id=entry.id, stage="waiting", finished=self._finished)
         try:
+            self.state = replace(self.state, notes=self._around.notes(entry))
             with self._around.job(entry):
                 end = self._in_worker(entry)
         except Exception as error:
@@ -152,6 +173,7 @@ class Runner:
             end = messages.Failed(str(error) or type(error).__name__)
         finally:
             self.state = State()
+            self._finished += progress.cost(entry.job)
         if self._over.is_set() and not isinstance(end, messages.Result):
             return  # it runs as far as the queue knows, and `recover` makes it the first again
         try:
@@ -163,7 +185,8 @@ class Runner:
         if self._worker is None or not self._worker.alive:
             self._end_worker()
             self._worker = self._new_worker()
-        path = free_name(self._folder, entry.job.prompt, str(entry.job.seed), f".{entry.job.format}")
+        folder = self._folder / self._around.folder(entry)
+        path = free_name(folder, entry.job.prompt, str(entry.job.seed), f".{entry.job.format}")
         return self._worker.make(
             entry.job,
             path,
@@ -188,7 +211,7 @@ class Runner:
 
     def _record(self, entry: Entry, end: messages.Result | messages.Failed | messages.Cancelled) -> None:
         if isinstance(end, messages.Result):
-            self._queue.done(entry.id, end.path, end.infotext)
+            self._queue.done(entry.id, end.path, end.infotext, seconds=end.seconds)
         elif isinstance(end, messages.Cancelled):
             self._queue.cancelled(entry.id)
         else:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from vsf_lib import __version__
 from vsf_lib.errors import VSFError, is_out_of_memory
-from vsf_lib.video import messages
+from vsf_lib.video import memory, messages
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.line import own_line
 
@@ -114,6 +114,9 @@ class Maker:
         device, dtype = _machine()
         if self._key != key(job):
             self._forget()  # before the text encoder needs room
+            scarce = memory.shortage(job, bytes_each=dtype.itemsize, free=memory.free())
+            if scarce:
+                self._emit(messages.Note(f"{scarce}: close other programs, or free the WebUI's checkpoint"))
         texts = self._encoded(job, dtype)
         if self._pipe is None:
             self._stage("loading")

@@ -5,10 +5,12 @@ One of the modules that import `modules.*` and `backend.*`; every import stands 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+from vsf_lib.errors import SettingsError
 from vsf_lib.video.desk import Desk, Places, Rights
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import State, Surroundings
@@ -20,20 +22,59 @@ def make_desk() -> Desk:
 
     data, models = Path(paths_internal.data_path), Path(paths_internal.models_path)
     public = bool(getattr(shared.cmd_opts, "disable_extension_access", False))
+    hidden = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
     return Desk(
         Places(
             data=data / "vsf-video",
             outputs=Path(paths_internal.default_output_dir) / "videos",
             models=models / "diffusers",
             loras=Path(getattr(shared.cmd_opts, "lora_dir", None) or models / "Lora"),
+            files=_file_folders(models),
         ),
-        Rights(install=not public, paths=not public, delete=not public),
+        Rights(install=not public, paths=not public, delete=not public, open_folder=not (public or hidden)),
         around=ForgeSurroundings(),
     )
 
 
+def _file_folders(models: Path) -> tuple[Path, ...]:
+    """Where users of this WebUI and of others keep models in parts; arguments may name more."""
+    from modules import shared
+
+    named = (getattr(shared.cmd_opts, name, None) for name in ("ckpt_dir", "vae_dir", "text_encoder_dir"))
+    usual = ("diffusion_models", "unet", "Stable-diffusion", "VAE", "text_encoder", "text_encoders")
+    folders = [*(models / name for name in usual), *(Path(name) for name in named if name)]
+    return tuple(dict.fromkeys(folder.absolute() for folder in folders))
+
+
 class ForgeSurroundings(Surroundings):
     """Pictures wait for a video, and the memory of the WebUI's models is its own meanwhile."""
+
+    frees = "Free the WebUI's checkpoint"
+
+    def folder(self, entry: Entry) -> Path:
+        """As the host's options for pictures say."""
+        from modules import shared
+        from modules.images import FilenameGenerator
+
+        if not shared.opts.save_to_dirs:
+            return Path()
+        pattern = shared.opts.directories_filename_pattern or "[prompt_words]"
+        size = SimpleNamespace(width=entry.job.width, height=entry.job.height)
+        named = FilenameGenerator(None, entry.job.seed, entry.job.prompt, size).apply(pattern)
+        return Path(named.strip(" /\\"))
+
+    def notes(self, entry: Entry) -> tuple[str, ...]:
+        return ("pictures wait until this video is done",)
+
+    def free(self) -> None:
+        from modules.call_queue import queue_lock
+
+        if not queue_lock.acquire(blocking=False):
+            raise SettingsError("a picture or a video is being made: free the checkpoint after it")
+        try:
+            _on_main_thread(_drop_checkpoint)
+        finally:
+            queue_lock.release()
 
     @contextmanager
     def job(self, entry: Entry) -> Iterator[None]:
@@ -61,12 +102,31 @@ class ForgeSurroundings(Surroundings):
 
 
 def _free_memory() -> None:
+    _on_main_thread(_unload)
+
+
+def _on_main_thread(act: Callable[[], None]) -> None:
     """Models are moved by the host's main thread, which owns them."""
-    from backend import memory_management
     from modules_forge import main_thread
 
-    def unload() -> None:
-        memory_management.unload_all_models()
-        memory_management.soft_empty_cache()
+    main_thread.run_and_wait_result(act)
 
-    main_thread.run_and_wait_result(unload)
+
+def _unload() -> None:
+    """Out of the GPU; main memory keeps the models."""
+    from backend import memory_management
+
+    memory_management.unload_all_models()
+    memory_management.soft_empty_cache()
+
+
+def _drop_checkpoint() -> None:
+    """As before the first picture: the next one loads the checkpoint again."""
+    import gc
+
+    from modules import sd_models
+
+    sd_models.model_data.sd_model = sd_models.FakeInitialModel()
+    sd_models.model_data.forge_hash = ""
+    _unload()
+    gc.collect()

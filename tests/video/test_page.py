@@ -1,0 +1,171 @@
+"""The page for videos on its own, in a real browser: needs gradio, selenium and Chromium with its driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("wan_files")
+
+from browser import browsing
+from video_page import VideoPage
+from wan_files import save_lora
+
+from vsf_lib.studio import open_page
+from vsf_lib.video.desk import Desk, Places, Rights
+from vsf_lib.video.queue import DONE, FAILED, WAITING
+
+LONG = {"steps": 30, "frames": 33}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, wan: Path) -> Iterator[Desk]:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "klein").symlink_to(wan, target_is_directory=True)
+    (tmp_path / "loras").mkdir()
+    save_lora(tmp_path / "loras" / "CausVid schön.safetensors")
+    made = Desk(Places(tmp_path / "data", tmp_path / "Videos für alle", models, tmp_path / "loras"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def url(desk: Desk) -> Iterator[str]:
+    with open_page(desk, port=0) as address:
+        yield address
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[VideoPage]:
+    with browsing(f"{url}?__theme=light") as driver:
+        made = VideoPage(driver)
+        made.until(lambda: made.shows("#vsf_video_prompt textarea"), "no page")
+        time.sleep(2)
+        yield made
+
+
+def test_from_the_first_visit_to_a_restored_form(page: VideoPage, desk: Desk) -> None:
+    page.fill_form("klein")
+    box = page.find("#vsf_video_lora input")
+    box.click()
+    box.send_keys("CausVid")
+    time.sleep(1)
+    box.send_keys("\ue007")
+    lines = "#vsf_video_loras textarea"
+    page.until(lambda: page.value(lines) == "CausVid schön.safetensors:0.5", "no line for the LoRA")
+    job = page.generate()
+    page.until(lambda: "Job" in page.find("#vsf_video_now").text, "nothing is shown while it is made")
+    page.until(lambda: page.done(job), "no end")
+    page.until(lambda: "VSF frames: 17" in page.value("#vsf_video_infotext textarea"), "no parameters")
+    page.until(lambda: page.shows("#vsf_video_player video"), "no player for the job that was just made")
+    page.fill("#vsf_video_prompt textarea", "")
+    page.fill(lines, "")
+    page.click("#vsf_video_reuse")
+    page.until(lambda: page.value("#vsf_video_prompt textarea") == "a red car", "not restored")
+    page.until(
+        lambda: page.value(lines).endswith("CausVid schön.safetensors:0.5"), "the LoRA is not restored"
+    )
+    file = Path(desk.queue.entry(int(job)).path)
+    page.fill("#vsf_video_prompt textarea", "")
+    upload = page.find("#vsf_video_dropped input[type=file]")
+    upload.send_keys(str(file))
+    page.until(lambda: page.value("#vsf_video_prompt textarea") == "a red car", "not restored from the file")
+    page.click("#vsf_video_delete")
+    page.until(lambda: job not in page.jobs("history"), "the job is still there")
+    assert not file.exists()
+
+
+def test_wrong_input_is_told_and_nothing_is_queued(page: VideoPage, desk: Desk) -> None:
+    page.fill_form("klein", prompt=" ")
+    page.click("#vsf_video_generate")
+    page.until(lambda: "the prompt is empty" in page.said(), "no word of the empty prompt")
+    page.fill("#vsf_video_prompt textarea", "a red car")
+    page.fill("#vsf_video_width input", 130)
+    page.click("#vsf_video_generate")
+    page.until(lambda: "128 or 144, not 130" in page.said(), "no word of the width")
+    page.click("#vsf_video_again")
+    page.until(lambda: "no job is chosen" in page.said(), "no word of the choice")
+    assert desk.queue.entries() == []
+
+
+def test_the_queue_is_the_same_in_two_pages_and_can_be_changed(page: VideoPage, desk: Desk, url: str) -> None:
+    page.click("#vsf_video_pause")
+    page.until(lambda: "no job is begun" in page.said(), "not paused")
+    page.fill_form("klein")
+    first = page.generate()
+    page.fill("#vsf_video_prompt textarea", "a blue bird")
+    second = page.generate()
+    with browsing(url) as driver:
+        other = VideoPage(driver)
+        other.until(lambda: list(other.jobs("queue")) == [first, second], "the other page shows other jobs")
+        other.choose(second)
+        other.click("#vsf_video_up")
+        page.until(lambda: list(page.jobs("queue")) == [second, first], "the order is not the other page's")
+        other.click("#vsf_video_edit")
+        prompt = "#vsf_video_prompt textarea"
+        other.until(lambda: other.value(prompt) == "a blue bird", "the job is not in the form")
+        other.until(lambda: other.shows("#vsf_video_save"), "no button to save it")
+        other.fill(prompt, "a green bird")
+        time.sleep(1)
+        other.click("#vsf_video_save")
+        page.until(lambda: page.jobs("queue")[second][2] == "a green bird", "the change is not seen")
+        other.choose(first)
+        other.click("#vsf_video_remove")
+        page.until(lambda: list(page.jobs("queue")) == [second], "not removed")
+        other.choose(second)
+        other.click("#vsf_video_duplicate")
+        other.until(lambda: len(other.jobs("queue")) == 2, "not doubled")
+    prompts = [entry.job.prompt for entry in desk.queue.entries(WAITING)]
+    assert prompts == ["a green bird"] * 2
+    page.click("#vsf_video_pause")
+    page.until(lambda: len(page.jobs("history")) == 2, "the queue does not go on")
+    assert [entry.state for entry in desk.queue.entries()] == [DONE, DONE]
+
+
+def test_a_job_is_cancelled_and_a_failed_one_says_why(page: VideoPage, desk: Desk) -> None:
+    page.fill_form("klein", **LONG)
+    job = page.generate()
+    page.until(lambda: "sampling" in page.find("#vsf_video_now").text, "it is not seen to run")
+    page.until(lambda: page.shows("#vsf_video_now img"), "no preview")
+    page.click("#vsf_video_cancel")
+    page.until(lambda: page.jobs("history").get(job, ["", ""])[1] == "cancelled", "not cancelled")
+    page.fill_form("klein")
+    page.fill("#vsf_video_loras textarea", "nothing.safetensors")
+    broken = page.generate()
+    page.until(lambda: broken in page.jobs("history"), "no end")
+    assert desk.queue.entry(int(broken)).state == FAILED
+    assert "there is no LoRA nothing.safetensors" in page.jobs("history")[broken][-1]
+
+
+def test_presets_move_the_sliders_and_sliders_leave_the_preset(page: VideoPage) -> None:
+    def alpha() -> str:
+        return page.value("#vsf_video_alpha input[type=number]")
+
+    page.fill_form("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    page.until(lambda: alpha() == "1.5", "the sliders do not follow the model")
+    page.click("#vsf_video_preset label:nth-child(2) input")
+    page.until(lambda: alpha() == "1.7", "the sliders do not follow the preset")
+    page.fill("#vsf_video_alpha input[type=number]", 1.2)
+    page.until(
+        lambda: page.find("#vsf_video_preset label:nth-child(3) input").is_selected(), "still a preset"
+    )
+
+
+def test_a_public_page_offers_neither_files_nor_paths(tmp_path: Path) -> None:
+    rights = Rights(install=False, paths=False, delete=False, open_folder=False)
+    desk = Desk(Places(tmp_path / "data", tmp_path / "videos"), rights)
+    with open_page(desk, port=0) as address, browsing(address) as driver:
+        page = VideoPage(driver)
+        page.until(lambda: page.shows("#vsf_video_again"), "no page")
+        assert not page.shows("#vsf_video_delete")
+        assert not page.shows("#vsf_video_folder")
+        page.fill_form("/etc")
+        page.generate()
+        assert [entry.job.model for entry in desk.queue.entries()] == [desk.shelf.model_names()[0]]
+    desk.close()

@@ -1,0 +1,101 @@
+"""The part of the page that fetches models: a list, one button that says how much, and how far it is.
+
+Owns its elements and events; what is fetched and how is `Desk`'s.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from vsf_lib.errors import VSFError
+from vsf_lib.video.catalogue import BASES, LORAS, Source
+from vsf_lib.video.desk import Desk
+from vsf_lib.video.downloads import State, button
+from vsf_lib.video.form import QUIET
+
+_PERIOD = 1.0
+_ASK = "How large is it?"
+
+
+class DownloadPanel:
+    """An accordion in a page."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        offers = [(f"{offer.label}: {offer.about}", str(offer.source)) for offer in (*BASES, *LORAS)]
+        with gr.Accordion("Download models", open=False, elem_id="vsf_video_downloads"):
+            self._source = gr.Dropdown(
+                label="What to download", choices=offers, value=offers[0][1], allow_custom_value=True,
+                elem_id="vsf_video_source", info="or any OWNER/NAME or OWNER/NAME/FILE of the hub",
+            )  # fmt: skip
+            with gr.Row():
+                self._go = gr.Button(_ASK, elem_id="vsf_video_fetch", size="sm")
+                self._stop = gr.Button("Stop", elem_id="vsf_video_fetch_stop", size="sm", visible=False)
+            self._state = gr.HTML(elem_id="vsf_video_fetch_state")
+        self._seen = gr.State(None)
+
+    def connect(self) -> None:
+        """Its events."""
+        shown = [self._go, self._stop, self._state, self._seen]
+        look: dict[str, Any] = {"inputs": [self._source, self._seen], "outputs": shown, **QUIET}
+        self._go.click(self._fetch, **look)
+        self._stop.click(self._cancel, **look)
+        self._source.change(self._look, **look)
+        gr.Timer(_PERIOD).tick(self._look, **look)
+
+    def _fetch(self, text: str, seen: Any) -> list[Any]:
+        try:
+            self._desk.fetch(text or "")
+        except VSFError as error:
+            return [gr.update(), gr.update(), _bad(str(error)), [text, "refused"]]
+        return self._look(text, seen)
+
+    def _cancel(self, text: str, seen: Any) -> list[Any]:
+        try:
+            self._desk.downloads.cancel(Source.parse(text or ""))
+        except VSFError as error:
+            return [gr.update(), gr.update(), _bad(str(error)), seen]
+        return self._look(text, seen)
+
+    def _look(self, text: str, seen: Any) -> list[Any]:
+        """Updates where something changed; a refusal stays until another source is chosen."""
+        try:
+            state = self._desk.downloads.state(Source.parse(text or ""))
+        except VSFError:
+            state = None
+        now = [text, "" if state is None else f"{state.stage} {state.text}"]
+        if seen is not None and (seen == now or (state is None and seen == [text, "refused"])):
+            return [gr.update()] * 4
+        busy = state is not None and state.busy
+        return [
+            gr.update(value=_label(state), interactive=not busy),
+            gr.update(visible=busy),
+            _told(state),
+            now,
+        ]
+
+
+def _label(state: State | None) -> str:
+    if state is None or state.plan is None:
+        return _ASK
+    return button(state.plan)
+
+
+def _told(state: State | None) -> str:
+    if state is None:
+        return ""
+    if state.stage == "failed":
+        return _bad(state.text)
+    text = f'<div class="vsf-advice">{html.escape(state.text)}</div>'
+    if state.stage == "done":
+        return text + '<div class="vsf-advice">Press Refresh to have it in the lists.</div>'
+    if state.stage == "fetching":
+        return text + f'<progress class="vsf-progress" value="{state.share:.3f}" max="1"></progress>'
+    return text
+
+
+def _bad(text: str) -> str:
+    return f'<div class="vsf-error">{html.escape(text)}</div>'

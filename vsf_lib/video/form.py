@@ -1,0 +1,179 @@
+"""The form of a video job: its elements, what they do to one another, and the way from a job back to them.
+
+Owns labels and bounds as gradio shows them; what the values mean is `Desk.job`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from vsf_lib.settings import field
+from vsf_lib.video.desk import Desk
+from vsf_lib.video.job import SIZES, USUAL_FRAMES, VideoJob
+from vsf_lib.video.shelf import PARTS
+
+_OWN_SIZE = "own size"
+_USUAL, _STRONG, _OWN = "usual", "strong", "own values"
+_STRENGTHS = ("alpha", "beta")
+QUIET: dict[str, Any] = {"show_progress": "hidden"}
+
+
+class Form:
+    """One page's form; `elements` are its fields by the names that `Desk.job` takes."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.elements: dict[str, Any] = {}
+        self._build()
+        self._connect()
+
+    @property
+    def outputs(self) -> list[Any]:
+        """All elements that `filled` has an update for."""
+        return [*self.elements.values(), self._preset, self._size]
+
+    def values(self, *given: Any) -> dict[str, Any]:
+        """The elements' values by name."""
+        return dict(zip(self.elements, given, strict=True))
+
+    def filled(self, job: VideoJob) -> list[Any]:
+        """Updates of `outputs` that show a job."""
+        values = {**job.settings.model_dump(), **job.model_dump(exclude={"settings", "loras"})}
+        name = self._desk.shelf.name
+        for one in ("model", *PARTS):
+            values[one] = name(values[one])
+        values["loras"] = "\n".join(f"{name(lora.file)}:{lora.weight:g}" for lora in job.loras)
+        size = next((name for name, size in SIZES.items() if size == (job.width, job.height)), _OWN_SIZE)
+        shown = [gr.update(value=values[name]) for name in self.elements]
+        return [*shown, gr.update(value=_OWN), gr.update(value=size)]
+
+    def _build(self) -> None:
+        made, usual = self.elements, VideoJob.model_fields
+        models = self._desk.shelf.model_names()
+        preset = self._desk.preset(models[0])
+        made["prompt"] = gr.Textbox(label="Video prompt", lines=3, elem_id="vsf_video_prompt")
+        made["negative_prompt"] = gr.Textbox(
+            label="Video negative prompt", lines=2, elem_id="vsf_video_negative",
+            placeholder="What the video must not show",
+        )  # fmt: skip
+        self._preset = gr.Radio(
+            label="Video preset", choices=[_USUAL, _STRONG, _OWN], value=_USUAL, elem_id="vsf_video_preset",
+            info="alpha and beta for the chosen model",
+        )  # fmt: skip
+        with gr.Row():
+            for name in _STRENGTHS:
+                made[name] = _slider(name, getattr(preset, name))
+        with gr.Row():
+            made["model"] = gr.Dropdown(
+                label="Video model", choices=models, value=models[0], elem_id="vsf_video_model", scale=4,
+                allow_custom_value=self._desk.rights.paths,
+                info="a folder in diffusers' format, one file, or the name of a model to download",
+            )  # fmt: skip
+            self._refresh = gr.Button("Refresh", elem_id="vsf_video_refresh", size="sm", min_width=60)
+        with gr.Row():
+            made["loras"] = gr.Textbox(
+                label="LoRAs", lines=2, placeholder="one FILE:WEIGHT per line", elem_id="vsf_video_loras"
+            )
+            self._lora = gr.Dropdown(
+                label="Add a LoRA",
+                choices=self._desk.shelf.lora_names(),
+                value=None,
+                elem_id="vsf_video_lora",
+            )
+        self._size = gr.Dropdown(
+            label="Video size", choices=[*SIZES, _OWN_SIZE], value=next(iter(SIZES)), elem_id="vsf_video_size"
+        )
+        with gr.Row():
+            for name in ("width", "height"):
+                made[name] = gr.Number(
+                    label=f"Video {name}", value=usual[name].default, precision=0, elem_id=f"vsf_video_{name}"
+                )
+        with gr.Row():
+            made["frames"] = gr.Slider(
+                17, 121, USUAL_FRAMES, step=4, label="Frames", elem_id="vsf_video_frames"
+            )
+            made["fps"] = gr.Slider(1, 60, usual["fps"].default, step=1, label="Frames per second")
+        with gr.Row():
+            made["steps"] = gr.Slider(
+                1, 50, usual["steps"].default, step=1, label="Video steps", elem_id="vsf_video_steps"
+            )
+            made["seed"] = gr.Number(label="Video seed", value=-1, precision=0, elem_id="vsf_video_seed")
+        with gr.Accordion("More", open=False, elem_id="vsf_video_more"):
+            self._build_more()
+
+    def _build_more(self) -> None:
+        made, usual = self.elements, VideoJob.model_fields
+        with gr.Row():
+            for name in ("start", "end"):
+                made[name] = _slider(name, field(name).default)
+        with gr.Row():
+            made["method"] = gr.Radio(
+                label="Video method", choices=list(field("method").choices), value="vsf"
+            )
+            made["guidance_scale"] = gr.Slider(1, 10, 1, step=0.1, label="Video CFG scale")
+        with gr.Row():
+            for part, label in zip(PARTS, ("VAE", "text encoder"), strict=True):
+                made[part] = gr.Dropdown(
+                    label=f"Video {label}", choices=["", *self._desk.shelf.part_names(part)], value="",
+                    allow_custom_value=self._desk.rights.paths, elem_id=f"vsf_video_{part}",
+                    info="for a model in one file; empty: the only one there is",
+                )  # fmt: skip
+        with gr.Row():
+            made["quality"] = gr.Slider(1, 10, usual["quality"].default, step=1, label="Quality of the file")
+            made["format"] = gr.Dropdown(label="Format", choices=["mp4", "webm", "gif", "png"], value="mp4")
+            made["offload"] = gr.Dropdown(
+                label="Offload", choices=["auto", "none", "model", "group"], value="auto",
+                info="auto goes by the free memory of the GPU",
+            )  # fmt: skip
+
+    def _connect(self) -> None:
+        made = self.elements
+        strengths = [made[name] for name in _STRENGTHS]
+        for chosen in (self._preset.input, made["model"].input):
+            chosen(self._strengths, inputs=[self._preset, made["model"]], outputs=strengths, **QUIET)
+        for slider in strengths:
+            slider.input(lambda: _OWN, outputs=[self._preset], **QUIET)
+        pixels = [made["width"], made["height"]]
+        for number in pixels:
+            number.input(lambda: _OWN_SIZE, outputs=[self._size], **QUIET)
+        self._size.input(_sized, inputs=[self._size], outputs=pixels, **QUIET)
+        self._lora.input(
+            _with_lora, inputs=[self._lora, made["loras"]], outputs=[self._lora, made["loras"]], **QUIET
+        )
+        lists = [made["model"], self._lora, *(made[part] for part in PARTS)]
+        self._refresh.click(self._lists, outputs=lists, **QUIET)
+
+    def _strengths(self, preset: str, model: str | None) -> list[Any]:
+        if preset == _OWN:
+            return [gr.update()] * len(_STRENGTHS)
+        values = self._desk.preset(model or "", strong=preset == _STRONG)
+        return [gr.update(value=getattr(values, name)) for name in _STRENGTHS]
+
+    def _lists(self) -> list[Any]:
+        """What lies in the folders now."""
+        shelf = self._desk.shelf
+        lists = [shelf.model_names(), shelf.lora_names(), *(["", *shelf.part_names(part)] for part in PARTS)]
+        return [gr.update(choices=names) for names in lists]
+
+
+def _with_lora(chosen: str | None, lines: str) -> list[Any]:
+    """One line more; CausVid's authors and users take half of it."""
+    if not chosen:
+        return [gr.update(), gr.update()]
+    weight = 0.5 if "causvid" in chosen.lower() else 1.0
+    return [gr.update(value=None), "\n".join([*lines.split("\n"), f"{chosen}:{weight:g}"]).strip()]
+
+
+def _sized(chosen: str) -> list[Any]:
+    return [gr.update(value=pixels) for pixels in SIZES[chosen]] if chosen in SIZES else [gr.update()] * 2
+
+
+def _slider(name: str, value: float) -> gr.Slider:
+    item = field(name)
+    assert item.slider is not None
+    return gr.Slider(
+        item.slider.minimum, item.slider.maximum, value, step=item.slider.step,
+        label=item.label.replace("VSF", "Video"), info=item.help, elem_id=f"vsf_video_{name}",
+    )  # fmt: skip

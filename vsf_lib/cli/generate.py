@@ -17,7 +17,7 @@ from vsf_lib.cli.output import Output, open_output
 from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, resolve
 from vsf_lib.errors import ModelError, is_out_of_memory
 from vsf_lib.metadata import format_parameters, write_png
-from vsf_lib.scenes.model import NAME, SIZE, check_words
+from vsf_lib.scenes.model import MODELS, NAME, SIZE, check_words
 
 _MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequential, or close other programs"
 
@@ -58,8 +58,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     machine.add_argument(
         "--model",
         metavar="MODEL",
-        help=f"{NAME} (the small built-in one, default), or the folder or Hugging Face id of a Stable "
-        "Diffusion 3.5 or Flux.1 in diffusers' format, or a .safetensors file of one (see --parts)",
+        help=f"{', '.join(MODELS)} (small built-in ones; default: {NAME}), or the folder or Hugging Face id "
+        "of a Stable Diffusion 3.5 or Flux.1 in diffusers' format, or its .safetensors file (see --parts)",
     )
     machine.add_argument(
         "--parts",
@@ -85,7 +85,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Draws and writes what was asked for."""
     request = resolve(args)
-    if request.model == NAME:
+    if request.model in MODELS:
         check_words(request.prompt, "prompt")
         check_words(request.settings.negative_prompt, "negative prompt")
     model = find_model(request.model, request.parts)
@@ -117,7 +117,9 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     if folder.file is not None and folder.file.more:
         notes.append(f"the file's own {' and '.join(folder.file.more)} are not read, but those of --parts")
     if model.built_in and request.size not in (None, (SIZE, SIZE)):
-        notes.append(f"the {NAME} model has learnt {SIZE}x{SIZE} only: expect poor pictures at other sizes")
+        notes.append(
+            f"the {model.name} model has learnt {SIZE}x{SIZE} only: expect poor pictures at other sizes"
+        )
     if args.seed is None and args.from_image is None:
         notes.append(f"seed {request.seed}")
     for picture in draw(request, model, folder, machine, quiet=not args.debug):

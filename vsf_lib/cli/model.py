@@ -10,13 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vsf_lib.cli.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
 from vsf_lib.errors import ModelError, SettingsError
-from vsf_lib.scenes.model import FOLDER, NAME
+from vsf_lib.scenes.model import FOLDER, MODELS, NAME
 
 PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}
 INDEX = "model_index.json"
@@ -94,43 +94,58 @@ class Model:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is the small model that comes with this package."""
-        return self.name == NAME
+        """Whether it is one of the small models that come with this package."""
+        return self.name in MODELS
 
     def fingerprint(self) -> str:
         """Changes with the built-in model's weights; empty for others, which are too big to read twice."""
         if not self.built_in or self.folder is None:
             return ""
         digest = hashlib.sha256()
-        for file in sorted(self.folder.path.rglob("*.safetensors")):
-            digest.update(file.read_bytes())
+        for folder in dict.fromkeys((self.folder.path, FOLDER)):  # the small ones share their other parts
+            for file in sorted(folder.rglob("*.safetensors")):
+                digest.update(file.read_bytes())
         return digest.hexdigest()[:10]
 
 
 def find_model(asked: str, parts: str | None = None) -> Model:
     """The model behind `scenes`, a folder, a file or a Hugging Face id; raises ModelError for what cannot be
     one. `parts` names the folder with what a single file lacks."""
-    if asked != NAME:
+    if asked not in MODELS:
         path, is_folder, exists = _look(asked)
         if exists and not is_folder:
             return _single(path, parts)
     if parts is not None:
         raise ModelError(f"--parts goes with a single {SUFFIX} file, but the model is {_short(asked)}")
-    if asked == NAME:
-        if not FOLDER.is_dir():
-            raise ModelError(
-                f"the built-in model is not at {FOLDER}: get the whole repository again, or train it with "
-                "python -m vsf_lib scenes train"
-            )
-        return Model(NAME, inspect(FOLDER))
+    if asked in MODELS:
+        return _built_in(asked)
     if is_folder:
         return Model(_portable(path), inspect(path))
     if not _HUB_ID.fullmatch(asked):
         raise ModelError(
-            f"there is no model {_short(asked)}: pass {NAME}, a folder in diffusers' format, or a Hugging "
-            f"Face id such as {_EXAMPLE}"
+            f"there is no model {_short(asked)}: pass {', '.join(MODELS)}, a folder in diffusers' format, or "
+            f"a Hugging Face id such as {_EXAMPLE}"
         )
     return Model(asked, None)
+
+
+def _built_in(name: str) -> Model:
+    own = MODELS[name].folder
+    for folder in (FOLDER, own):
+        if not folder.is_dir():
+            raise ModelError(
+                f"the built-in model is not at {folder}: get the whole repository again, or train it with "
+                "python -m vsf_lib scenes train"
+            )
+    whole = inspect(FOLDER)
+    if name == NAME:
+        return Model(name, whole)
+    distilled = bool(_read_json(own / "config.json").get("guidance_embeds"))
+    _, size = _weights(own, _STEMS["diffusers"])
+    return Model(
+        name,
+        replace(whole, path=own, pipeline=FLUX, distilled=distilled, weights=whole.weights + size),
+    )
 
 
 def _look(asked: str) -> tuple[Path, bool, bool]:

@@ -37,6 +37,7 @@ from vsf_lib.cli.request import (
 from vsf_lib.cli.single_file import FLUX, SD3
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
 from vsf_lib.metadata import Parameters
+from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings
 
@@ -179,13 +180,16 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
                 torch_dtype=machine.dtype,
                 local_files_only=True,
             )
-        pipe = getattr(diffusers, folder.pipeline).from_pretrained(
-            folder.path,
-            torch_dtype=machine.dtype,
-            variant=folder.variant,
-            use_safetensors=True,
-            **given,
-        )
+        if (folder.path / INDEX).is_file():
+            pipe = getattr(diffusers, folder.pipeline).from_pretrained(
+                folder.path,
+                torch_dtype=machine.dtype,
+                variant=folder.variant,
+                use_safetensors=True,
+                **given,
+            )
+        else:  # a small Flux transformer, whose other parts are the scenes model's
+            pipe = load_pipeline(folder.path).to(machine.dtype)
     except (
         OSError,
         ValueError,

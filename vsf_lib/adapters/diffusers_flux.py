@@ -143,7 +143,7 @@ class FluxAdapter(DiffusersAdapter):
 
     def move_pooled(self, kwargs: Mapping[str, Any], pooled: Tensor, shift: float) -> dict[str, Any]:
         own: Tensor = kwargs["pooled_projections"]
-        return {**kwargs, "pooled_projections": own + shift * (own - pooled)}
+        return {**kwargs, "pooled_projections": own + shift * (own - pooled.to(own))}
 
     def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
         unseen = call.settings.blocks == "double" and name.startswith(_BLOCKS[1])

@@ -120,7 +120,7 @@ class Generation:
             None if self._mask is None else self._mask.to(text.device).repeat(times, 1),
             guided,
             None if guided is None else guided.nonzero().flatten(),
-            None if self._pooled is None else self._pooled.to(text).repeat(times, 1),
+            None if self._pooled is None else self._pooled.to(text.device).repeat(times, 1),
         )
 
     def close(self, call: GuidedCall, claimed: tuple[str, ...], output: Tensor) -> None:

@@ -12,7 +12,7 @@ if support.problem() is None:
 
     def tab() -> list[tuple[Any, str, str]]:
         """Built once the host builds its page; nothing of it is imported before."""
-        from vsf_lib.video.page import build
+        from vsf_lib.video.ui.page import build
         from vsf_lib.webui.video_host import make_desk
 
         desk = make_desk()

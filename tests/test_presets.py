@@ -64,6 +64,7 @@ def test_the_published_values_stand_as_published():
         ("flux1-dev-bnb-nf4-v2", "flux-dev"),
         ("black-forest-labs/FLUX.1-Krea-dev", "flux-dev"),
         ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan2.1-causvid"),
+        ("Wan2_1-T2V-14B_fp8_e4m3fn.safetensors", "wan2.1-causvid"),
         ("black-forest-labs/FLUX.2-dev", "unknown"),
         ("stabilityai/stable-diffusion-3.5-medium", "unknown"),
         ("sd_xl_base_1.0", "unknown"),

@@ -159,7 +159,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="Wan 2.1 with CausVid",
         kind="wan2.1-causvid",
-        pattern=r"\bwan-?2\.?1\b",
+        pattern=r"\bwan-?2[.-]?1\b",
         values=_values(alpha=1.5, beta=0.1),
         source=f"{_CODE}: 0.8 / 0.1, 1.2 / 0.2 and 1.7 / 0.2",
         measured=False,
@@ -170,7 +170,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="Wan 2.1 with CausVid, strong",
         kind="wan2.1-causvid",
-        pattern=r"\bwan-?2\.?1\b",
+        pattern=r"\bwan-?2[.-]?1\b",
         values=_values(alpha=1.7, beta=0.2),
         source=f"{_CODE}: the highest of its three",
         measured=False,

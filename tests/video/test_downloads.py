@@ -18,9 +18,9 @@ from small_hub import TOKEN, Hub, Repo, repo_of
 
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.video import messages
-from vsf_lib.video.catalogue import BASES, LORAS, Source
-from vsf_lib.video.downloads import Downloads, Plan, button, fetch, found, plan, refusal
-from vsf_lib.video.landing import inside, spoken_size
+from vsf_lib.video.download.catalogue import BASES, LORAS, Source
+from vsf_lib.video.download.downloads import Downloads, Plan, button, fetch, found, plan, refusal
+from vsf_lib.video.download.landing import inside, spoken_size
 
 MB = 1 << 20
 WAN = "somebody/Wan-klein"
@@ -110,7 +110,7 @@ def test_a_killed_download_goes_on_where_it_was(hub, around, root):
     hub.on_piece = lambda name, sent: got.set() if name == big and sent >= 4 * MB else None
     code = (
         "import sys; from pathlib import Path; from vsf_lib.video.child import Child\n"
-        "child = Child('vsf_lib.video.fetching', 'it')\n"
+        "child = Child('vsf_lib.video.download.fetching', 'it')\n"
         "child._say({'fetch': sys.argv[1], 'into': sys.argv[2]})\n"
         "print(child.pid, flush=True); child._process.wait()"
     )
@@ -141,7 +141,7 @@ def test_a_killed_download_goes_on_where_it_was(hub, around, root):
 def test_a_process_ends_with_its_owner(hub, around, root):
     hub.piece_seconds = 0.2
     process = subprocess.Popen(
-        [sys.executable, "-m", "vsf_lib.video.fetching"],
+        [sys.executable, "-m", "vsf_lib.video.download.fetching"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -414,7 +414,7 @@ def test_names_that_are_none(text, says):
 
 def test_a_page_and_the_process_import_nothing_heavy():
     code = (
-        "import sys; import vsf_lib.video.downloads; assert 'huggingface_hub' not in sys.modules\n"
+        "import sys; import vsf_lib.video.download.downloads; assert 'huggingface_hub' not in sys.modules\n"
         "from vsf_lib.video import fetching, hub; hub.prepare(); import huggingface_hub.hf_api\n"
         "print(sorted({'torch', 'diffusers', 'transformers', 'gradio'} & set(sys.modules)))"
     )

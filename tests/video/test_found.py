@@ -9,8 +9,8 @@ import torch
 
 wan_files = pytest.importorskip("wan_files")
 
-from vsf_lib.video import found  # noqa: E402
-from vsf_lib.video.found import Found, search  # noqa: E402
+from vsf_lib.video.single_file import found  # noqa: E402
+from vsf_lib.video.single_file.found import Found, search  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,9 @@ def test_a_checkpoint_with_everything_in_it_is_all_three(files, tmp_path):
     }
     file = wan_files.write(everything, tmp_path / "wan-aio.safetensors")
     assert search([tmp_path]) == Found((file,), (file,), (file,))
-    from vsf_lib.video import text_file, transformer_file, vae_file
+    from vsf_lib.video.single_file import text_encoder as text_file
+    from vsf_lib.video.single_file import transformer as transformer_file
+    from vsf_lib.video.single_file import vae as vae_file
 
     network = transformer_file.load(transformer_file.look(file), torch.float32)
     assert all(

@@ -19,12 +19,14 @@ from vsf_lib.cli import main  # noqa: E402
 from vsf_lib.cli.video import add_arguments, resolve  # noqa: E402
 from vsf_lib.errors import ModelError, SettingsError  # noqa: E402
 from vsf_lib.settings import Settings  # noqa: E402
-from vsf_lib.video import messages, transformer_file, vae_file  # noqa: E402
+from vsf_lib.video import messages  # noqa: E402
 from vsf_lib.video.files import read_frames  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
 from vsf_lib.video.loading import check, key, load, load_text_encoder  # noqa: E402
 from vsf_lib.video.process import Worker  # noqa: E402
 from vsf_lib.video.sampling import Watch, make  # noqa: E402
+from vsf_lib.video.single_file import transformer as transformer_file  # noqa: E402
+from vsf_lib.video.single_file import vae as vae_file  # noqa: E402
 from vsf_lib.video.texts import encode  # noqa: E402
 from vsf_lib.video.texts import key as texts_key  # noqa: E402
 

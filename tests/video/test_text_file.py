@@ -12,7 +12,8 @@ wan_files = pytest.importorskip("wan_files")
 from transformers import UMT5EncoderModel  # noqa: E402
 
 from vsf_lib.errors import ModelError  # noqa: E402
-from vsf_lib.video import text_file, tokenizer_file  # noqa: E402
+from vsf_lib.video.single_file import text_encoder as text_file  # noqa: E402
+from vsf_lib.video.single_file import tokenizer as tokenizer_file  # noqa: E402
 
 TEXTS = ("a red car on the field", "wheels", "ein  Auto, 東京 (rot:1.4)", "a " * 600)
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_made_is_said_and_the_next_is_made(worker, job, tmp_path,
         ({"loras": [Lora(file=str(tmp_path / "gone.safetensors"))]}, "x.mp4", "there is no LoRA"),
         ({"model": str(no_model)}, "x.mp4", "no model in diffusers' format"),
         ({"model": str(tmp_path / "gone")}, "x.mp4", "there is no folder"),
-        ({"model": "nobody/no-such-model"}, "x.mp4", "not on this machine yet: fetch it with hf download"),
+        ({"model": "nobody/no-such-model"}, "x.mp4", "not on this machine yet: fetch it with --download"),
         ({}, "file/x.mp4", "cannot write"),
         ({}, "x.avi", "is no video"),
     ):

@@ -26,7 +26,7 @@ def open_page(desk: Desk, *, host: str = HOST, port: int = 7860, browser: bool =
         import gradio as gr
     except ImportError as error:
         raise SettingsError("the page needs gradio: python install.py studio installs it") from error
-    from vsf_lib.video.page import build
+    from vsf_lib.video.ui.page import build
 
     css = _STYLE.read_text(encoding="utf-8") if _STYLE.is_file() else ""
     desk.places.outputs.mkdir(parents=True, exist_ok=True)

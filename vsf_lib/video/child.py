@@ -24,6 +24,8 @@ from vsf_lib.errors import VSFError
 from vsf_lib.video import messages
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
+NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""What keeps Windows from showing a console for a program; nothing elsewhere."""
 _LOG_LINES = 60
 
 
@@ -178,5 +180,5 @@ _NOTHING: Any = object()
 def _apart() -> dict[str, Any]:
     """A process group of its own: a Ctrl-C is ours to handle, and the whole group can be ended."""
     if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | NO_WINDOW}
     return {"start_new_session": True}

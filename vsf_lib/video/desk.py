@@ -16,8 +16,8 @@ from vsf_lib.files import show_folder
 from vsf_lib.presets import preset_for
 from vsf_lib.settings import Settings
 from vsf_lib.video import overlay
-from vsf_lib.video.catalogue import Source
-from vsf_lib.video.downloads import Downloads
+from vsf_lib.video.download.catalogue import Source
+from vsf_lib.video.download.downloads import Downloads
 from vsf_lib.video.files import delete_video, read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker

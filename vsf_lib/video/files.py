@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.files import reason, written_whole
 from vsf_lib.metadata import read_png, write_png
+from vsf_lib.video.child import NO_WINDOW
 
 TAGS = ("comment", "description")
 """Where players and image browsers look for a text."""
@@ -159,7 +159,7 @@ def _ffmpeg(
         input=given,
         stdin=subprocess.DEVNULL if given is None else None,
         capture_output=True,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0,
+        creationflags=NO_WINDOW,
     )
     said = done.stderr.decode("utf-8", "replace")
     if done.returncode:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError, is_out_of_memory
-from vsf_lib.video import text_file, transformer_file, vae_file
 from vsf_lib.video.job import Lora, VideoJob
-from vsf_lib.video.parts import is_file, look
+from vsf_lib.video.single_file import text_encoder as text_file
+from vsf_lib.video.single_file import transformer as transformer_file
+from vsf_lib.video.single_file import vae as vae_file
+from vsf_lib.video.single_file.parts import is_file, look
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +87,8 @@ def _told(job: VideoJob) -> Iterator[None]:
             raise
         if not Path(job.model).expanduser().exists():
             raise ModelError(
-                f"{job.model} is not on this machine yet: fetch it with hf download {job.model}"
+                f"{job.model} is not on this machine yet: fetch it with --download, or in the page under "
+                "“Download models”"
             ) from error
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"cannot load {job.model}: {said[0][:300]}") from error

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vsf_lib.errors import OutputError
+from vsf_lib.video.child import NO_WINDOW
 from vsf_lib.video.locks import only_one
 
 _LEAST = {"diffusers": (0, 34), "peft": (0, 17), "accelerate": (1, 0), "imageio-ffmpeg": (0, 5)}
@@ -26,7 +27,14 @@ _PINS = {
     (0, 0): ("diffusers==0.34.0", "huggingface-hub==0.30.2"),
 }
 """By the oldest torch for which they are meant. Both go with transformers 4.46, as Forge has it."""
-_ALWAYS = ("peft==0.17.1", "accelerate==1.10.1", "imageio-ffmpeg==0.6.0", "ftfy==6.3.1", "wcwidth==0.2.13")
+_ALWAYS = (
+    "peft==0.17.1",
+    "accelerate==1.10.1",
+    "imageio-ffmpeg==0.6.0",
+    "ftfy==6.3.1",
+    "wcwidth==0.2.13",
+    "gguf==0.17.1",
+)
 """Diffusers before 0.37 calls ftfy (which needs wcwidth) for Wan without asking whether it is there."""
 _TRIAL = (
     "import diffusers, peft, accelerate, imageio_ffmpeg; diffusers.WanPipeline, diffusers.AutoencoderKLWan"
@@ -90,7 +98,7 @@ def _run(command: list[str], say: Callable[[str], None]) -> None:
         encoding="utf-8",
         errors="replace",
         env=environment,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0,
+        creationflags=NO_WINDOW,
     )
     last = ""
     assert process.stdout is not None

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import ModelError, SettingsError
-from vsf_lib.video.catalogue import BASES, Source
-from vsf_lib.video.found import Found, search
-from vsf_lib.video.headers import GGUF, SAFETENSORS
-from vsf_lib.video.landing import found as fetched
+from vsf_lib.video.download.catalogue import BASES, Source
+from vsf_lib.video.download.landing import found as fetched
+from vsf_lib.video.single_file.found import Found, search
+from vsf_lib.video.single_file.headers import GGUF, SAFETENSORS
 
 PARTS = ("vae", "text_encoder")
 

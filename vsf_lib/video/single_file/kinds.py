@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from vsf_lib.video.headers import Header
+from vsf_lib.video.single_file.headers import Header
 
 TRANSFORMER = "a Wan transformer"
 VAE = "a Wan VAE"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video import kinds, weights
-from vsf_lib.video.headers import Header, read_header
-from vsf_lib.video.weights import Part
+from vsf_lib.video.single_file import kinds, weights
+from vsf_lib.video.single_file.headers import Header, read_header
+from vsf_lib.video.single_file.weights import Part
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video.headers import Header
+from vsf_lib.video.single_file.headers import Header
 
 _EMBEDDED = "spiece_model"
 _FILES = ("tokenizer.json", "spiece.model")

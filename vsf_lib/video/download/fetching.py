@@ -1,4 +1,4 @@
-"""The process in which downloads are made: `python -m vsf_lib.video.fetching [--overlay FOLDER]`.
+"""The process in which downloads are made: `python -m vsf_lib.video.download.fetching [--overlay FOLDER]`.
 
 Owns one order (see `messages`): what a source would fetch, or the fetching. It ends when its input closes, at
 once and in the middle of a file: what is there is kept, and the next attempt goes on from it.
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vsf_lib.errors import OutputError, VSFError
-from vsf_lib.video import hub, messages
-from vsf_lib.video.catalogue import Source
-from vsf_lib.video.landing import INDEX, Landing, Remote, free_space, shortage
+from vsf_lib.video import messages
+from vsf_lib.video.download import hub
+from vsf_lib.video.download.catalogue import Source
+from vsf_lib.video.download.landing import INDEX, Landing, Remote, free_space, shortage
 from vsf_lib.video.line import own_line
 from vsf_lib.video.locks import only_one
 

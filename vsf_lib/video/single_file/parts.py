@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video import text_file, transformer_file, vae_file
-from vsf_lib.video.headers import GGUF, SAFETENSORS
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.weights import Part
+from vsf_lib.video.single_file import text_encoder as text_file
+from vsf_lib.video.single_file import transformer as transformer_file
+from vsf_lib.video.single_file import vae as vae_file
+from vsf_lib.video.single_file.headers import GGUF, SAFETENSORS
+from vsf_lib.video.single_file.weights import Part
 
 
 @dataclass(frozen=True)

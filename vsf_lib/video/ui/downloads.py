@@ -11,10 +11,10 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.errors import VSFError
-from vsf_lib.video.catalogue import BASES, LORAS, Source
 from vsf_lib.video.desk import Desk
-from vsf_lib.video.downloads import State, button
-from vsf_lib.video.form import QUIET
+from vsf_lib.video.download.catalogue import BASES, LORAS, Source
+from vsf_lib.video.download.downloads import State, button
+from vsf_lib.video.ui.form import QUIET
 
 _PERIOD = 1.0
 _ASK = "How large is it?"

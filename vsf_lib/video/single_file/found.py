@@ -12,8 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video import kinds, transformer_file, vae_file
-from vsf_lib.video.headers import GGUF, SAFETENSORS, read_header
+from vsf_lib.video.single_file import kinds
+from vsf_lib.video.single_file import transformer as transformer_file
+from vsf_lib.video.single_file import vae as vae_file
+from vsf_lib.video.single_file.headers import GGUF, SAFETENSORS, read_header
 
 _DEEPEST = 4
 """Folders in folders; models are not sorted deeper, and other things may be large."""

@@ -15,11 +15,11 @@ import gradio as gr
 
 from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.video.desk import Desk
-from vsf_lib.video.download_page import DownloadPanel
-from vsf_lib.video.form import QUIET, Form
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.progress import overview, spoken
 from vsf_lib.video.queue import RUNNING, WAITING, Entry
+from vsf_lib.video.ui.downloads import DownloadPanel
+from vsf_lib.video.ui.form import QUIET, Form
 
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video.headers import Entry, Header
+from vsf_lib.video.single_file.headers import Entry, Header
 
 if TYPE_CHECKING:
     import torch

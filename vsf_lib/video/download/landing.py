@@ -24,7 +24,7 @@ from pathlib import Path
 
 from vsf_lib.errors import ModelError, OutputError
 from vsf_lib.files import reason, written_whole
-from vsf_lib.video.catalogue import Source
+from vsf_lib.video.download.catalogue import Source
 
 INDEX = "model_index.json"
 _PIPELINE = "WanPipeline"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video import kinds, weights
-from vsf_lib.video.headers import SAFETENSORS, read_header
-from vsf_lib.video.transformer_file import CHANNELS
-from vsf_lib.video.weights import Part
+from vsf_lib.video.single_file import kinds, weights
+from vsf_lib.video.single_file.headers import SAFETENSORS, read_header
+from vsf_lib.video.single_file.transformer import CHANNELS
+from vsf_lib.video.single_file.weights import Part
 
 if TYPE_CHECKING:
     import torch

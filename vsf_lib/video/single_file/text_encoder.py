@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError
-from vsf_lib.video import kinds, tokenizer_file, weights
-from vsf_lib.video.headers import SAFETENSORS, Header, read_header
-from vsf_lib.video.tokenizer_file import Source
-from vsf_lib.video.weights import Part
+from vsf_lib.video.single_file import kinds, weights
+from vsf_lib.video.single_file import tokenizer as tokenizer_file
+from vsf_lib.video.single_file.headers import SAFETENSORS, Header, read_header
+from vsf_lib.video.single_file.tokenizer import Source
+from vsf_lib.video.single_file.weights import Part
 
 if TYPE_CHECKING:
     import torch

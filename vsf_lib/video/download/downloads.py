@@ -13,9 +13,9 @@ from typing import Literal
 
 from vsf_lib.errors import ModelError, SettingsError, VSFError
 from vsf_lib.video import messages
-from vsf_lib.video.catalogue import Source
 from vsf_lib.video.child import Child
-from vsf_lib.video.landing import found, shortage, spoken_size
+from vsf_lib.video.download.catalogue import Source
+from vsf_lib.video.download.landing import found, shortage, spoken_size
 from vsf_lib.video.messages import Plan
 
 __all__ = ["Downloads", "Plan", "State", "button", "fetch", "found", "plan", "refusal"]
@@ -29,7 +29,7 @@ class _Fetcher(Child):
 
     def __init__(self, overlay: Path | None, environment: dict[str, str] | None) -> None:
         super().__init__(
-            "vsf_lib.video.fetching",
+            "vsf_lib.video.download.fetching",
             "the download process",
             overlay=overlay,
             environment=environment,

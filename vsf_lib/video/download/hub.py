@@ -17,8 +17,8 @@ from typing import Any
 
 from vsf_lib.errors import ModelError, OutputError, VSFError
 from vsf_lib.files import reason
-from vsf_lib.video.catalogue import WEIGHTS, Source
-from vsf_lib.video.landing import INDEX, DamagedError, Remote, inside
+from vsf_lib.video.download.catalogue import WEIGHTS, Source
+from vsf_lib.video.download.landing import INDEX, DamagedError, Remote, inside
 
 _PLAIN = ("tokenizer", "scheduler")
 _HEAVY = {

@@ -12,10 +12,10 @@ from pathlib import Path
 from vsf_lib.cli.console import note
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.video import messages
-from vsf_lib.video.catalogue import Source
-from vsf_lib.video.downloads import fetch, found, spoken
+from vsf_lib.video.download.catalogue import Source
+from vsf_lib.video.download.downloads import fetch, found, spoken
+from vsf_lib.video.download.landing import spoken_size
 from vsf_lib.video.job import Lora, VideoJob
-from vsf_lib.video.landing import spoken_size
 
 MODELS = Path("models", "diffusers")
 LORAS = Path("models", "Lora")

@@ -415,7 +415,7 @@ def test_names_that_are_none(text, says):
 def test_a_page_and_the_process_import_nothing_heavy():
     code = (
         "import sys; import vsf_lib.video.download.downloads; assert 'huggingface_hub' not in sys.modules\n"
-        "from vsf_lib.video import fetching, hub; hub.prepare(); import huggingface_hub.hf_api\n"
+        "from vsf_lib.video.download import fetching, hub; hub.prepare(); import huggingface_hub.hf_api\n"
         "print(sorted({'torch', 'diffusers', 'transformers', 'gradio'} & set(sys.modules)))"
     )
     root = str(Path(__file__).parents[2])

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 PIPELINE = "WanPipeline"
 _ROOM = 4 * 2**30
 """Bytes beside the weights: activations of 81 frames at 480p, and the VAE's in tiles."""
+_OFFLOADS = {
+    "none": "the whole model is on the GPU",
+    "model": "one part at a time is on the GPU; the VAE works in tiles",
+    "group": "one block at a time is on the GPU; the VAE works in tiles",
+}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z")
 
 
@@ -120,20 +125,29 @@ def place(pipe: Any, device: torch.device, offload: str) -> str:
 
     if offload == "auto":
         offload = choose(_sizes(pipe), torch.cuda.mem_get_info(device)[0])
+    arrange(pipe, device, offload)
+    return f"offload: {offload}, {_OFFLOADS[offload]}"
+
+
+def arrange(pipe: Any, device: torch.device, offload: str) -> None:
+    """Has the parts of `pipe` come to `device` in one of the ways of `Offload`, but "auto"."""
+    import torch
+
     if offload == "none":
         pipe.to(device)
-        return "offload: none, the whole model is on the GPU"
+        return
     pipe.vae.enable_tiling()
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
-        return "offload: model, one part at a time is on the GPU; the VAE works in tiles"
-    pipe.enable_group_offload(
+        return
+    pipe.vae.to(device)  # small beside the transformer
+    # Of the part: the pipeline's own is newer than the oldest diffusers that is used.
+    pipe.transformer.enable_group_offload(
         onload_device=device,
         offload_device=torch.device("cpu"),
         offload_type="block_level",
         num_blocks_per_group=1,
     )
-    return "offload: group, one block at a time is on the GPU; the VAE works in tiles"
 
 
 def choose(sizes: list[int], free: int) -> str:

@@ -251,6 +251,9 @@ def test_learning_rate_rises_then_falls() -> None:
     assert max(rates) == rates[99] == rates[100] == 2.0
     assert rates[99:] == sorted(rates[99:], reverse=True)
     assert rates[-1] == pytest.approx(0.04, abs=1e-3)
+    resumed = [cosine(step, 1000, 2.0, start=500) for step in range(500, 1000)]
+    assert resumed[0] == pytest.approx(rates[500] / 100)
+    assert resumed[99:] == rates[599:]
 
 
 def test_average_follows_and_swaps() -> None:

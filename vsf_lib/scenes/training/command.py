@@ -155,7 +155,7 @@ def flux_stages(model: str, work: Path, scale: float, device: str, workers: int 
     dev: Stage = (
         "flux-dev",
         "flux-dev.pt",
-        lambda: flux_distil.train_dev(work, steps=n(3700), batch=32, device=device, workers=workers),
+        lambda: flux_distil.train_dev(work, steps=n(12000), batch=64, device=device, workers=workers),
     )
     traces: Stage = (
         "traces",
@@ -165,7 +165,7 @@ def flux_stages(model: str, work: Path, scale: float, device: str, workers: int 
     schnell: Stage = (
         "flux-schnell",
         "flux-schnell.pt",
-        lambda: flux_distil.train_schnell(work, steps=n(2000), batch=32, device=device, workers=workers),
+        lambda: flux_distil.train_schnell(work, steps=n(3000), batch=64, device=device, workers=workers),
     )
     return [dev] if model == "flux-dev" else [dev, traces, schnell]
 

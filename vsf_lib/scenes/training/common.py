@@ -49,12 +49,15 @@ def to_images(pixels: Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Learning rate: linear warm-up, then half a cosine down to a fiftieth of `peak`."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+def cosine(step: int, steps: int, peak: float, warmup: int = 100, start: int = 0) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to a fiftieth of `peak`.
+
+    A run that goes on at `start` warms up again: its optimisers have forgotten what size of step suits each
+    weight, and at full rate the first ones would undo hundreds.
+    """
+    warm = min(1.0, (step - start + 1) / warmup)
+    done = max(0, step - warmup) / max(1, steps - warmup)
+    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _plain_attention(
@@ -249,7 +252,7 @@ def run_steps(
     total = 0.0
     for step in range(start, steps):
         for group in groups:
-            group["lr"] = cosine(step, steps, learning_rate)
+            group["lr"] = cosine(step, steps, learning_rate, start=start)
         loss = loss_at(step)
         for parameter in parameters:
             parameter.grad = None

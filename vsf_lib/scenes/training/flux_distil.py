@@ -36,17 +36,20 @@ FINER = 2
 """How many steps the teacher takes for each of those."""
 TAUGHT = 2.5
 """The guidance scale that is built into flux-schnell."""
-SCALES = (1.0, 4.5)
-KEPT = 6144
-"""Labelled examples that a process keeps; each is seen about FRESH times before a new one takes its place."""
-FRESH = 4
+SCALES = (1.0, 4.0)
+KEPT = 4096
+"""Labelled examples that a process keeps; each is seen about FRESH times before a new one takes its place.
+
+At 6 times the student learned many by heart: a loss of 0.51 on them, 0.66 on new ones.
+"""
+FRESH = 2
 
 
 class Lessons:
     """What the teacher says of noisy pictures: velocities with and without the caption.
 
-    The teacher costs as much as the student's own step, so that each example is used several times, each time
-    at another guidance scale.
+    The teacher costs half as much as the student's own step, so that each example is used again, at another
+    guidance scale.
     """
 
     def __init__(

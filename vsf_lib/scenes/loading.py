@@ -42,14 +42,14 @@ def _load_flux(folder: Path, shared: Path) -> Any:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel, PreTrainedTokenizerFast, T5EncoderModel
 
-    # SD3 reads a CLIP with a projection, Flux the same one without.
-    quiet = {"torch_dtype": torch.float32, "local_files_only": True}
+    here: dict[str, Any] = {"local_files_only": True}
     return FluxPipeline(
-        transformer=FluxTransformer2DModel.from_pretrained(folder, **quiet),
+        transformer=FluxTransformer2DModel.from_pretrained(folder, **here).float(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLUX_SHIFT),
-        vae=AutoencoderKL.from_pretrained(shared / "vae", **quiet),
-        text_encoder=CLIPTextModel.from_pretrained(shared / "text_encoder", **quiet),
+        vae=AutoencoderKL.from_pretrained(shared / "vae", **here).float(),
+        # The same CLIP that SD3 reads with a projection.
+        text_encoder=CLIPTextModel.from_pretrained(shared / "text_encoder", **here).float(),
         tokenizer=PreTrainedTokenizerFast.from_pretrained(shared / "tokenizer"),
-        text_encoder_2=T5EncoderModel.from_pretrained(shared / "text_encoder_3", **quiet),
+        text_encoder_2=T5EncoderModel.from_pretrained(shared / "text_encoder_3", **here).float(),
         tokenizer_2=PreTrainedTokenizerFast.from_pretrained(shared / "tokenizer_3"),
     )

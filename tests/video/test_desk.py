@@ -16,7 +16,8 @@ from wan_files import save_lora
 from vsf_lib.errors import OutputError, PromptError, SettingsError
 from vsf_lib.video import overlay
 from vsf_lib.video.desk import Desk, Places, Rights
-from vsf_lib.video.queue import DONE
+from vsf_lib.video.queue import CANCELLED, DONE
+from vsf_lib.video.runner import Surroundings
 
 FORM = {
     "prompt": "a red car",
@@ -143,6 +144,80 @@ def test_what_lies_outside_is_not_deleted(desk, tmp_path):
         desk.delete(id)
     assert precious.exists()
     assert desk.queue.entry(id).state == DONE, "and not forgotten either"
+
+
+def test_a_job_without_a_file_is_not_deleted_in_its_place(desk):
+    desk.queue.paused = True
+    id = desk.add({**FORM, "model": "klein"})
+    with pytest.raises(SettingsError, match=f"job {id} is waiting and has no file"):
+        desk.delete(id)
+    desk.queue.paused = False
+    desk.queue.take()
+    with pytest.raises(SettingsError, match=f"job {id} is running"):
+        desk.delete(id)
+    assert desk.queue.entry(id)
+
+
+def test_links_and_dots_lead_out_of_no_folder(desk, places, tmp_path):
+    precious = tmp_path / "precious.mp4"
+    precious.write_text("x")
+    places.outputs.mkdir()
+    (places.outputs / "link").symlink_to(tmp_path, target_is_directory=True)
+    for name in ("../precious.mp4", "link/precious.mp4"):
+        id = desk.queue.add(desk.job({**FORM, "model": "klein"}))
+        desk.queue.take()
+        desk.queue.done(id, str(places.outputs / name), "")
+        for act in (desk.delete, desk.open_folder):
+            with pytest.raises(OutputError, match="left alone"):
+                act(id)
+    assert precious.exists()
+
+
+def test_a_form_says_automatic_in_numbers(desk):
+    job = desk.job({**FORM, "model": "klein", "flow_shift": 0, "drop_frames": -1.0, "seed": None})
+    assert (job.flow_shift, job.drop_frames) == (None, None)
+    told = desk.job({**FORM, "model": "klein", "flow_shift": 8, "drop_frames": 0.0})
+    assert (told.flow_shift, told.drop_frames) == (8.0, 0)
+
+
+def test_after_its_end_a_desk_starts_nothing(places):
+    desk = Desk(places)
+    assert desk.runner
+    desk.close()
+    with pytest.raises(SettingsError, match="being closed"):
+        _ = desk.runner
+
+
+def test_a_job_of_another_program_is_cancelled_there(desk, places):
+    other = Desk(places)
+    try:
+        until(lambda: desk.runner.state is not None and not desk.runner.state.elsewhere)
+        id = desk.add({**FORM, "model": "klein", "steps": 40, "frames": 33})
+        until(lambda: desk.runner.state.step > 0)
+        until(lambda: other.runner.state.elsewhere)
+        with pytest.raises(SettingsError, match="another program"):
+            other.cancel(id)
+        desk.cancel(id)
+        until(lambda: desk.queue.entry(id).state == CANCELLED)
+    finally:
+        other.close()
+
+
+def test_only_who_may_frees_memory(places):
+    class Host(Surroundings):
+        frees = "Free it"
+        freed = 0
+
+        def free(self):
+            self.freed += 1
+
+    host = Host()
+    allowed, forbidden = Desk(places, around=host), Desk(places, Rights(free=False), around=host)
+    assert (allowed.frees, forbidden.frees, Desk(places).frees) == ("Free it", "", "")
+    with pytest.raises(SettingsError, match="public page"):
+        forbidden.free()
+    allowed.free()
+    assert host.freed == 1
 
 
 def test_pictures_of_a_video_are_deleted_and_what_else_lies_there_is_not(desk, places):

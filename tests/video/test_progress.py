@@ -45,6 +45,15 @@ def test_what_waits_takes_as_long_as_its_work_is():
     assert last.seconds_left == 0
 
 
+def test_dropped_frames_are_work_too():
+    assert cost(job(drop_frames=8)) == pytest.approx(cost(job()) * 89 / 81)
+
+
+def test_a_sampling_that_has_ended_tells_nothing_of_what_waits():
+    view = overview(job(), [job()], stage="sampling", step=8, steps=8, seconds_left=0.0)
+    assert view.seconds_left is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (95, "1 min 35 s"), (3720, "1 h 2 min")]
 )

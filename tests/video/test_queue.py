@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -195,3 +196,53 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(OutputError, match="cannot"):
         Queue(tmp_path / "x" / "queue.sqlite")
     tmp_path.chmod(0o700)
+
+
+def test_a_finished_job_stays_when_it_is_made_again(queue):
+    id = queue.add(job())
+    queue.take()
+    queue.done(id, "/x/a.mp4", "a\nSteps: 1", seconds=12.5)
+    other = queue.again(id)
+    assert other != id
+    assert (queue.entry(id).path, queue.entry(id).seconds) == ("/x/a.mp4", 12.5)
+    assert prompts(queue, WAITING) == ["a red car"]
+    queue.take()
+    queue.failed(other, "lost")
+    assert queue.again(other) == other
+    assert queue.entry(other).message == ""
+    assert queue.entry(other).ended is None
+
+
+def test_history_is_the_latest_first_and_no_longer_than_asked(queue):
+    for name in "abc":
+        queue.cancelled(queue.add(job(name)) and queue.take().id)
+    queue.add(job("waits"))
+    assert [entry.job.prompt for entry in queue.history(2)] == ["c", "b"]
+    assert len(queue.history(9)) == 3
+
+
+def test_a_queue_of_the_first_version_is_taken_over(tmp_path):
+    file = tmp_path / "queue.sqlite"
+    Queue(file).add(job("old"))
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("ALTER TABLE jobs DROP COLUMN seconds")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    queue = Queue(file)
+    entry = queue.take()
+    assert entry.job.prompt == "old"
+    queue.done(entry.id, "", "", seconds=3.0)
+    assert Queue(file).entry(entry.id).seconds == 3.0
+
+
+def test_a_job_of_another_version_harms_no_other(queue, tmp_path):
+    strange, ours = queue.add(job("strange")), queue.add(job("ours"))
+    with closing(sqlite3.connect(tmp_path / "späte Videos" / "queue.sqlite")) as db:
+        db.execute("UPDATE jobs SET job = replace(job, '\"fps\"', '\"colour\"') WHERE id = ?", (strange,))
+        db.commit()
+    assert {entry.id: entry.state for entry in queue.entries()} == {strange: FAILED, ours: WAITING}
+    assert queue.take().id == ours
+    assert "cannot be read" in queue.entry(strange).message
+    assert [entry.id for entry in queue.history(9)] == [strange]
+    queue.remove(strange)
+    assert [entry.id for entry in queue.entries()] == [ours]

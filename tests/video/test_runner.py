@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from waiting import until
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
+from vsf_lib.video.progress import cost
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
-from vsf_lib.video.runner import Runner, Surroundings
+from vsf_lib.video.runner import Runner, Surroundings, Withdrawn
 
 LONG = {"steps": 100, "width": 256, "height": 256, "frames": 33}
 
@@ -84,8 +86,7 @@ def test_a_killed_worker_fails_its_job_alone(queue, job, tmp_path):
 
     lost, after = queue.add(job(**LONG)), queue.add(job())
     with running(queue, tmp_path, worker=worker) as runner:
-        until(lambda: runner.state.step > 0)
-        assert runner.state.preview
+        until(lambda: runner.state.preview)
         os.kill(workers[0].pid, signal.SIGKILL)
         until(lambda: queue.entry(after).state == DONE)
     assert queue.entry(lost).state == FAILED
@@ -138,7 +139,7 @@ def test_what_a_host_needs_is_around_each_job(queue, job, tmp_path):
 
     class Host(Surroundings):
         @contextmanager
-        def job(self, entry):
+        def job(self, entry, stopped):
             order.append(f"before {entry.id}")
             if entry.job.seed == 9:
                 raise RuntimeError("the host has no memory")
@@ -177,3 +178,89 @@ def test_the_hosts_own_button_stops_the_job(queue, job, tmp_path):
     id = queue.add(job(**LONG))
     with running(queue, tmp_path, around=Host()):
         until(lambda: queue.entry(id).state == CANCELLED)
+
+
+class Host(Surroundings):
+    """A program with its own folders, whose turn may not come."""
+
+    def __init__(self, *, turn=True):
+        self.turn = turn
+
+    def folder(self, entry):
+        return Path("2026-01-02")
+
+    def notes(self, entry):
+        return ("pictures wait",)
+
+    @contextmanager
+    def job(self, entry, stopped):
+        while not self.turn:
+            if stopped():
+                raise Withdrawn
+            time.sleep(0.05)
+        yield
+
+
+def test_a_program_says_where_files_go_and_what_to_tell(queue, job, tmp_path):
+    id = queue.add(job())
+    notes = []
+    with running(queue, tmp_path, around=Host()) as runner:
+        until(lambda: notes.append(runner.state.notes) or queue.entry(id).state == DONE)
+        until(lambda: runner.state.id is None)
+    assert Path(queue.entry(id).path).parent == tmp_path / "späte Videos" / "2026-01-02"
+    assert any("pictures wait" in said for said in notes)
+    assert queue.entry(id).seconds > 0
+
+
+def test_a_job_whose_turn_does_not_come_can_be_cancelled(queue, job, tmp_path):
+    id = queue.add(job())
+    host = Host(turn=False)
+    with running(queue, tmp_path, around=host, worker=lambda: pytest.fail("nothing is to be made")) as runner:
+        until(lambda: runner.state.id == id)
+        runner.cancel(id)
+        until(lambda: queue.entry(id).state == CANCELLED)
+
+
+def test_work_is_counted_until_nothing_waits(queue, job, tmp_path):
+    first, second = queue.add(job()), queue.add(job(seed=2))
+    finished = {}
+
+    def seen(id):
+        state = runner.state
+        finished[state.id] = state.finished
+        return queue.entry(id).state == DONE
+
+    with running(queue, tmp_path) as runner:
+        until(lambda: seen(second))
+        time.sleep(1.5)  # it looks, and nothing waits
+        third = queue.add(job(seed=3))
+        runner.wake()
+        until(lambda: seen(third))
+    assert [finished[id] for id in (first, second, third)] == [0, cost(job()), 0]
+
+
+@contextmanager
+def locked(file):
+    """The queue as a program that hangs would hold it."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        yield
+        db.execute("ROLLBACK")
+
+
+def test_a_queue_that_cannot_be_used_for_a_while_stops_nothing_for_ever(queue, job, tmp_path, monkeypatch):
+    file = tmp_path / "queue.sqlite"
+    id = queue.add(job(**LONG))
+    monkeypatch.setattr("vsf_lib.video.queue._PATIENCE", 0.1)
+    with locked(file):
+        runner = Runner(queue, tmp_path / "videos", lock=tmp_path / "lock")
+        runner.start()
+        until(lambda: "cannot use the queue" in runner.state.problem)
+    try:
+        until(lambda: runner.state.step > 0)
+        with locked(file):
+            runner.cancel(id)
+            until(lambda: runner.state.problem)
+        until(lambda: queue.entry(id).state == CANCELLED)
+    finally:
+        runner.stop()

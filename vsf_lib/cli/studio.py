@@ -5,7 +5,7 @@ Owns where the page keeps things: in folders below the current one that are name
 
 from __future__ import annotations
 
-import threading
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def run(args: Namespace) -> int:
             desk, host=HOST if local else "0.0.0.0", port=args.port, browser=args.browser
         ) as address:
             note(f"the page is at {address} (Ctrl-C ends it)", prefix="")
-            threading.Event().wait()
+            _ = desk.runner  # jobs that were left wait for no visitor
+            while True:
+                time.sleep(1)  # not longer: Windows hears Ctrl-C only in between
     except KeyboardInterrupt:
         note("ended; jobs that wait go on the next time", prefix="")
     finally:

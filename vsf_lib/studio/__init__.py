@@ -39,11 +39,16 @@ def open_page(desk: Desk, *, host: str = HOST, port: int = 7860, browser: bool =
             inbrowser=browser,
             prevent_thread_lock=True,
             quiet=True,
+            share=False,  # not by the environment either: nobody else is let in unasked
             css=css,
             footer_links=[],
         )
     except OSError as error:
         raise SettingsError(f"port {port} is taken: choose another with --port") from error
+    except ValueError as error:  # gradio could not reach its own page
+        raise SettingsError(
+            f"the page at {host} cannot be reached: {error}; if there is a proxy, put {host} into no_proxy"
+        ) from error
     try:
         yield str(local)
     finally:

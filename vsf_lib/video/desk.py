@@ -21,7 +21,7 @@ from vsf_lib.video.download.downloads import Downloads
 from vsf_lib.video.files import delete_video, read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
-from vsf_lib.video.queue import DONE, RUNNING, Queue
+from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
 from vsf_lib.video.runner import Runner, Surroundings
 from vsf_lib.video.shelf import PARTS, Shelf
 
@@ -51,6 +51,8 @@ class Rights:
     delete: bool = True
     open_folder: bool = True
     """Have this machine show a folder in its file manager."""
+    free: bool = True
+    """Have the program give memory back."""
 
 
 class Desk:
@@ -71,6 +73,7 @@ class Desk:
         self._runner: Runner | None = None
         self._guard = threading.Lock()
         self._installing = ""
+        self._closed = False
 
     @property
     def queue(self) -> Queue:
@@ -82,9 +85,11 @@ class Desk:
 
     @property
     def runner(self) -> Runner:
-        """Started when it is first asked for."""
+        """Started when it is first asked for; raises SettingsError after `close`."""
         queue = self.queue
         with self._guard:
+            if self._closed:
+                raise SettingsError("this page is being closed: reload it")
             if self._runner is None:
                 self._runner = Runner(
                     queue,
@@ -99,6 +104,7 @@ class Desk:
     def close(self) -> None:
         """Ends the runner and its worker."""
         with self._guard:
+            self._closed = True
             runner, self._runner = self._runner, None
         if runner is not None:
             runner.stop()
@@ -124,6 +130,8 @@ class Desk:
         def say(line: str) -> None:
             self._installing = line.strip()[:200] or self._installing
 
+        if self._installing:
+            raise SettingsError("the packages are being installed: wait for that")
         self._installing = "beginning"
         try:
             overlay.install(self._packages, overlay.pins(), say)
@@ -152,7 +160,10 @@ class Desk:
         own["model"] = self.shelf.model(str(own.get("model") or ""))
         for part in PARTS:
             own[part] = self.shelf.part(part, str(own.get(part) or ""), own["model"])
-        if int(own.get("seed", -1)) < 0:
+        for name, automatic in AUTOMATIC.items():
+            if name in own and own[name] in (None, automatic):
+                own[name] = None
+        if own.get("seed") is None or int(own["seed"]) < 0:
             own["seed"] = secrets.randbelow(2**32)
         return VideoJob.create(**own, settings=Settings.create(**given).model_dump())
 
@@ -179,9 +190,11 @@ class Desk:
         if not self.rights.delete:
             raise SettingsError("files are not deleted through a public page")
         entry = self.queue.entry(id)
+        if entry.state in (WAITING, RUNNING):
+            raise SettingsError(f"job {id} is {entry.state} and has no file yet")
         if entry.state == DONE and entry.path:
             delete_video(self._inside(entry.path))
-        self.queue.remove(id)
+        self.queue.remove(id, DONE, FAILED, CANCELLED)
 
     def open_folder(self, id: int = 0) -> None:
         """Shows the folder of a finished job's file; 0 and others show the folder of all."""
@@ -200,10 +213,12 @@ class Desk:
     @property
     def frees(self) -> str:
         """The label of the button for `free`, or nothing where there is nothing to free."""
-        return self._around.frees if self._around is not None else ""
+        return self._around.frees if self._around is not None and self.rights.free else ""
 
     def free(self) -> None:
         """Gives memory of this program back; raises SettingsError while it is in use."""
+        if not self.rights.free:
+            raise SettingsError("memory is not freed through a public page")
         if self._around is not None:
             self._around.free()
 
@@ -234,4 +249,6 @@ class Desk:
         return Worker(overlay=self._overlay())
 
 
+AUTOMATIC = {"flow_shift": 0, "drop_frames": -1}
+"""What stands for None in a form's fields of numbers."""
 _PRIVATELY = "start the WebUI without --listen or --share once, or with --enable-insecure-extension-access"

@@ -13,11 +13,11 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.errors import OutputError, SettingsError, VSFError
 from vsf_lib.video.job import VideoJob
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
@@ -124,17 +124,23 @@ class Queue:
             order.insert(max(0, to), id)
             self._number(db, order)
 
-    def remove(self, id: int) -> None:
-        """Forgets a job that does not run; its file stays."""
+    def remove(self, id: int, *states: str) -> None:
+        """Forgets a job that does not run, or is in one of `states`; its file stays."""
         with self._change() as db:
-            self._must_be(db, id, WAITING, DONE, FAILED, CANCELLED)
+            self._must_be(db, id, *(states or (WAITING, DONE, FAILED, CANCELLED)))
             db.execute("DELETE FROM jobs WHERE id = ?", (id,))
 
-    def again(self, id: int) -> None:
-        """A job that has ended waits once more, at the end."""
+    def again(self, id: int) -> int:
+        """A job that failed or was cancelled waits once more, at the end; a finished one is doubled.
+
+        Returns the number of the one that waits: what was made stays in the history.
+        """
         with self._change() as db:
             self._must_be(db, id, DONE, FAILED, CANCELLED)
-            self._wait(db, id, self._last(db) + 1)
+            if db.execute("SELECT state FROM jobs WHERE id = ?", (id,)).fetchone()[0] != DONE:
+                self._wait(db, id, self._last(db) + 1)
+                return id
+        return self.duplicate(id)
 
     @property
     def paused(self) -> bool:
@@ -155,11 +161,15 @@ class Queue:
         with self._change() as db:
             if db.execute("SELECT 1 FROM flags WHERE name = 'paused'").fetchone():
                 return None
-            head = db.execute(f"SELECT id FROM jobs WHERE {_waits} ORDER BY place LIMIT 1").fetchone()
-            if head is None:
-                return None
-            db.execute("UPDATE jobs SET state = ?, message = '' WHERE id = ?", (RUNNING, head[0]))
-        return self.entry(head[0])
+            heads = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {_waits} ORDER BY place").fetchall()
+            for row in heads:
+                entry = _entry(row)
+                if entry.state != WAITING:  # what cannot be read
+                    self._set(db, entry.id, state=FAILED, message=entry.message, ended=time.time())
+                    continue
+                self._set(db, entry.id, state=RUNNING, message="")
+                return replace(entry, state=RUNNING, message="")
+        return None
 
     def done(self, id: int, path: str, infotext: str, *, seconds: float | None = None) -> None:
         """The job has become the file `path`."""
@@ -188,14 +198,17 @@ class Queue:
     def _select(self, which: str, values: tuple[object, ...]) -> list[Entry]:
         with self._open() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM jobs {which}", values).fetchall()
-        return [Entry(id, state, VideoJob.create(**json.loads(job)), *rest) for id, state, job, *rest in rows]
+        return [_entry(row) for row in rows]
 
     def _end(self, id: int, state: str, **values: object) -> None:
-        changed = {"state": state, "ended": time.time(), **values}
         with self._change() as db:
             self._must_be(db, id, RUNNING)
-            columns = ", ".join(f"{name} = ?" for name in changed)
-            db.execute(f"UPDATE jobs SET {columns} WHERE id = ?", (*changed.values(), id))
+            self._set(db, id, state=state, ended=time.time(), **values)
+
+    @staticmethod
+    def _set(db: sqlite3.Connection, id: int, **values: object) -> None:
+        columns = ", ".join(f"{name} = ?" for name in values)
+        db.execute(f"UPDATE jobs SET {columns} WHERE id = ?", (*values.values(), id))
 
     @staticmethod
     def _insert(db: sqlite3.Connection, job: VideoJob, place: int) -> int:
@@ -260,6 +273,16 @@ class Queue:
 
 
 _waits = f"state = '{WAITING}'"
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    """One that cannot be read, as another version may have written it, is shown as failed."""
+    id, state, job, message, *rest = row
+    try:
+        return Entry(id, state, VideoJob.create(**json.loads(job)), message, *rest)
+    except (VSFError, ValueError, TypeError) as error:
+        lost = VideoJob(prompt="(a job of another version)")
+        return Entry(id, FAILED, lost, f"it cannot be read here: {error}", *rest)
 
 
 def _text(job: VideoJob) -> str:

@@ -13,16 +13,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from vsf_lib.errors import VSFError
+from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.files import free_name
 from vsf_lib.video import messages, progress
 from vsf_lib.video.locks import only_one
 from vsf_lib.video.process import Worker
-from vsf_lib.video.queue import Entry, Queue
+from vsf_lib.video.queue import WAITING, Entry, Queue
 
 log = logging.getLogger("vsf")
 
+_End: TypeAlias = "messages.Result | messages.Failed | messages.Cancelled"
 _LOOK = 1.0
 """Seconds between looks at the queue, which other processes may change."""
 
@@ -44,6 +46,12 @@ class State:
     """Cost (see `progress`) of the jobs that have ended since the queue was last empty."""
     elsewhere: bool = False
     """Whether another process runs the queue."""
+    problem: str = ""
+    """Why no job is taken, while that is so."""
+
+
+class Withdrawn(Exception):  # noqa: N818, it is no error
+    """A job was stopped before it had begun."""
 
 
 class Surroundings:
@@ -63,8 +71,11 @@ class Surroundings:
         """What the user should know while the job runs."""
         return ()
 
-    def job(self, entry: Entry) -> AbstractContextManager[object]:
-        """Entered for the length of the job; what it raises fails that job."""
+    def job(self, entry: Entry, stopped: Callable[[], bool]) -> AbstractContextManager[object]:
+        """Entered for the length of the job; what it raises fails that job.
+
+        While it waits for its turn it raises Withdrawn once `stopped()`.
+        """
         return nullcontext()
 
     def stopped(self) -> bool:
@@ -101,6 +112,7 @@ class Runner:
         self._worker: Worker | None = None
         self._cancelled: int | None = None
         self._finished = 0.0
+        self._ended: tuple[Entry, _End] | None = None
         self._over = threading.Event()
         self._changed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vsf-videos", daemon=True)
@@ -127,12 +139,15 @@ class Runner:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            with only_one(self._lock) as mine:
-                if mine:
-                    self._queue.recover()
-                    self._take()
-                    return
-            self.state = State(elsewhere=True)
+            try:
+                with only_one(self._lock) as mine:
+                    if mine:
+                        self._queue.recover()
+                        self._take()
+                        return
+                self.state = State(elsewhere=True)
+            except (VSFError, OSError) as error:  # a full disk, say, that may be emptied
+                self._complain(error)
             self._over.wait(_LOOK)
 
     def _take(self) -> None:
@@ -140,12 +155,11 @@ class Runner:
         last = time.monotonic()
         try:
             while not self._over.is_set():
-                entry = self._next()
+                entry = self._next() if self._recorded() else None
                 if entry is not None:
                     self._make(entry)
                     last = time.monotonic()
                     continue
-                self._finished = 0.0
                 if self._worker is not None and time.monotonic() > last + self._idle:
                     self._end_worker()
                 self._changed.wait(_LOOK)
@@ -155,18 +169,31 @@ class Runner:
 
     def _next(self) -> Entry | None:
         try:
-            return self._queue.take()
-        except VSFError as error:  # a full disk, say, that may be emptied
-            log.warning("%s", error)
+            entry = self._queue.take()
+            if entry is None and not self._queue.entries(WAITING):
+                self._finished = 0.0
+            if self.state.problem:
+                self.state = State()
+        except VSFError as error:
+            self._complain(error)
             return None
+        return entry
+
+    def _complain(self, error: Exception) -> None:
+        if str(error) != self.state.problem:
+            log.warning("%s", error)
+        self.state = State(problem=str(error))
 
     def _make(self, entry: Entry) -> None:
         self._cancelled = None
         self.state = State(id=entry.id, stage="waiting", finished=self._finished)
+        end: _End
         try:
             self.state = replace(self.state, notes=self._around.notes(entry))
-            with self._around.job(entry):
+            with self._around.job(entry, lambda: self._stopped(entry)):
                 end = self._in_worker(entry)
+        except Withdrawn:
+            end = messages.Cancelled()
         except Exception as error:
             if not isinstance(error, VSFError):
                 log.exception("video job %d", entry.id)
@@ -176,12 +203,28 @@ class Runner:
             self._finished += progress.cost(entry.job)
         if self._over.is_set() and not isinstance(end, messages.Result):
             return  # it runs as far as the queue knows, and `recover` makes it the first again
+        self._ended = (entry, end)
+        self._recorded()
+
+    def _stopped(self, entry: Entry) -> bool:
+        return self._over.is_set() or self._cancelled == entry.id
+
+    def _recorded(self) -> bool:
+        """Whether the last job's end is in the queue by now; what cannot be written is tried again."""
+        if self._ended is None:
+            return True
+        entry, end = self._ended
         try:
             self._record(entry, end)
-        except VSFError as error:  # removed meanwhile, or the disk is full
+        except SettingsError as error:  # removed meanwhile
             log.warning("%s", error)
+        except VSFError as error:
+            self._complain(error)
+            return False
+        self._ended = None
+        return True
 
-    def _in_worker(self, entry: Entry) -> messages.Result | messages.Failed | messages.Cancelled:
+    def _in_worker(self, entry: Entry) -> _End:
         if self._worker is None or not self._worker.alive:
             self._end_worker()
             self._worker = self._new_worker()
@@ -191,7 +234,7 @@ class Runner:
             entry.job,
             path,
             self._look,
-            lambda: self._over.is_set() or self._cancelled == entry.id or self._around.stopped(),
+            lambda: self._stopped(entry) or self._around.stopped(),
         )
 
     def _look(self, event: messages.Event) -> None:
@@ -209,7 +252,7 @@ class Runner:
         elif isinstance(event, messages.Note):
             self.state = replace(self.state, notes=(*self.state.notes, event.text))
 
-    def _record(self, entry: Entry, end: messages.Result | messages.Failed | messages.Cancelled) -> None:
+    def _record(self, entry: Entry, end: _End) -> None:
         if isinstance(end, messages.Result):
             self._queue.done(entry.id, end.path, end.infotext, seconds=end.seconds)
         elif isinstance(end, messages.Cancelled):

@@ -5,15 +5,20 @@ One of the modules that import `modules.*` and `backend.*`; every import stands 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.video.desk import Desk, Places, Rights
 from vsf_lib.video.queue import Entry
-from vsf_lib.video.runner import State, Surroundings
+from vsf_lib.video.runner import State, Surroundings, Withdrawn
+
+_LOOK = 0.2
+"""Seconds between looks at whether a waiting job was stopped."""
 
 
 def make_desk() -> Desk:
@@ -77,11 +82,11 @@ class ForgeSurroundings(Surroundings):
             queue_lock.release()
 
     @contextmanager
-    def job(self, entry: Entry) -> Iterator[None]:
+    def job(self, entry: Entry, stopped: Callable[[], bool]) -> Iterator[None]:
         from modules import shared
         from modules.call_queue import queue_lock
 
-        with queue_lock:  # for this job only: a picture may come before the next
+        with turn(queue_lock, stopped):  # for this job only: a picture may come before the next
             shared.state.begin(job=f"VSF video {entry.id}")
             try:
                 _free_memory()
@@ -99,6 +104,35 @@ class ForgeSurroundings(Surroundings):
 
         shared.state.sampling_step, shared.state.sampling_steps = state.step, state.steps
         shared.state.textinfo = f"VSF video: {state.stage}"
+
+
+@contextmanager
+def turn(lock: Any, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Holds the host's `lock` once it is our turn; raises Withdrawn if we were `stopped()` before.
+
+    A thread waits in the lock's own row, so that pictures that come later do not come first.
+    """
+    guard, granted, left = threading.Lock(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        lock.acquire()
+        with guard:
+            if left.is_set():
+                lock.release()
+            else:
+                granted.set()
+
+    threading.Thread(target=wait, name="vsf-turn", daemon=True).start()
+    while not granted.wait(_LOOK):
+        if stopped():
+            with guard:
+                if not granted.is_set():
+                    left.set()
+                    raise Withdrawn
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _free_memory() -> None:

@@ -5,18 +5,22 @@ Owns labels and bounds as gradio shows them; what the values mean is `Desk.job`'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
-from vsf_lib.settings import field
-from vsf_lib.video.desk import Desk
-from vsf_lib.video.job import SIZES, USUAL_FRAMES, VideoJob
+from vsf_lib.errors import SettingsError
+from vsf_lib.settings import field, fields
+from vsf_lib.video.desk import AUTOMATIC, Desk
+from vsf_lib.video.job import MOST_FRAMES, SIZES, STRIDE, USUAL_FRAMES, VideoJob
 from vsf_lib.video.shelf import PARTS
 
 _OWN_SIZE = "own size"
 _USUAL, _STRONG, _OWN = "usual", "strong", "own values"
 _STRENGTHS = ("alpha", "beta")
+_BASELINES = ("nag", "nasa")
+"""Methods with fields of their own, shown while they are chosen."""
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
@@ -26,6 +30,7 @@ class Form:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.elements: dict[str, Any] = {}
+        self._rows: dict[str, Any] = {}
         self._build()
         self._connect()
 
@@ -45,9 +50,21 @@ class Form:
         for one in ("model", *PARTS):
             values[one] = name(values[one])
         values["loras"] = "\n".join(f"{name(lora.file)}:{lora.weight:g}" for lora in job.loras)
+        for one, automatic in AUTOMATIC.items():
+            values[one] = automatic if values[one] is None else values[one]
+        self._check(values)
         size = next((name for name, size in SIZES.items() if size == (job.width, job.height)), _OWN_SIZE)
         shown = [gr.update(value=values[name]) for name in self.elements]
         return [*shown, gr.update(value=_OWN), gr.update(value=size)]
+
+    def _check(self, values: Mapping[str, Any]) -> None:
+        """A slider cannot show what lies beyond it, and would send another value."""
+        for name, element in self.elements.items():
+            if isinstance(element, gr.Slider) and not element.minimum <= values[name] <= element.maximum:
+                raise SettingsError(
+                    f"{name} is {values[name]:g}, and this page goes from {element.minimum:g} to "
+                    f"{element.maximum:g}: make this video with the command, video --from-file"
+                )
 
     def _build(self) -> None:
         made, usual = self.elements, VideoJob.model_fields
@@ -92,12 +109,12 @@ class Form:
                 )
         with gr.Row():
             made["frames"] = gr.Slider(
-                17, 121, USUAL_FRAMES, step=4, label="Frames", elem_id="vsf_video_frames"
+                1, MOST_FRAMES, USUAL_FRAMES, step=STRIDE, label="Frames", elem_id="vsf_video_frames"
             )
-            made["fps"] = gr.Slider(1, 60, usual["fps"].default, step=1, label="Frames per second")
+            made["fps"] = gr.Slider(1, 120, usual["fps"].default, step=1, label="Frames per second")
         with gr.Row():
             made["steps"] = gr.Slider(
-                1, 50, usual["steps"].default, step=1, label="Video steps", elem_id="vsf_video_steps"
+                1, 100, usual["steps"].default, step=1, label="Video steps", elem_id="vsf_video_steps"
             )
             made["seed"] = gr.Number(label="Video seed", value=-1, precision=0, elem_id="vsf_video_seed")
         with gr.Accordion("More", open=False, elem_id="vsf_video_more"):
@@ -112,7 +129,25 @@ class Form:
             made["method"] = gr.Radio(
                 label="Video method", choices=list(field("method").choices), value="vsf"
             )
-            made["guidance_scale"] = gr.Slider(1, 10, 1, step=0.1, label="Video CFG scale")
+            made["guidance_scale"] = gr.Slider(1, 30, 1, step=0.1, label="Video CFG scale")
+        tokens = field("negative_tokens")
+        made["negative_tokens"] = gr.Radio(
+            label=tokens.label.replace("VSF", "Video"), choices=list(tokens.choices), value=tokens.default,
+            info=tokens.help,
+        )  # fmt: skip
+        for method in _BASELINES:
+            with gr.Row(visible=False) as self._rows[method]:
+                for item in fields():
+                    if item.methods == {method}:
+                        made[item.name] = _slider(item.name, item.default)
+        with gr.Row():
+            for name, label, info in (
+                ("flow_shift", "Flow shift", "0: by the size"),
+                ("drop_frames", "Frames dropped at the start", "-1: by the LoRAs"),
+            ):
+                made[name] = gr.Number(
+                    label=label, info=info, value=AUTOMATIC[name], elem_id=f"vsf_video_{name}"
+                )
         with gr.Row():
             for part, label in zip(PARTS, ("VAE", "text encoder"), strict=True):
                 made[part] = gr.Dropdown(
@@ -143,6 +178,12 @@ class Form:
             _with_lora, inputs=[self._lora, made["loras"]], outputs=[self._lora, made["loras"]], **QUIET
         )
         lists = [made["model"], self._lora, *(made[part] for part in PARTS)]
+        made["method"].change(
+            lambda chosen: [gr.update(visible=method == chosen) for method in _BASELINES],
+            inputs=[made["method"]],
+            outputs=[*self._rows.values()],
+            **QUIET,
+        )
         self._refresh.click(self._lists, outputs=lists, **QUIET)
 
     def _strengths(self, preset: str, model: str | None) -> list[Any]:

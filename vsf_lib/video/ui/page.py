@@ -5,7 +5,9 @@ Owns the arrangement and its events. Every page shows the same queue, by asking 
 
 from __future__ import annotations
 
+import filecmp
 import functools
+import glob
 import html
 from collections.abc import Callable
 from pathlib import Path
@@ -109,14 +111,17 @@ class _Page:
         added = self._generate.click(self._add, inputs=[*form], outputs=[self._said, self._chosen], **QUIET)
         added.then(self._look, inputs=look, outputs=live, **QUIET)
         self._save.click(
-            guarded(self._save_job), inputs=[*look, self._editing, *form], outputs=said, **QUIET
-        ).then(lambda: gr.update(visible=False), outputs=[self._save], **QUIET)
+            self._save_job,
+            inputs=[*look, self._editing, *form],
+            outputs=[*said, self._save],
+            **QUIET,
+        )
         self._pause.click(guarded(self._pause_or_go), inputs=look, outputs=said, **QUIET)
         self._free.click(guarded(self._free_memory), inputs=look, outputs=said, **QUIET)
         for name, button in self._acts.items():
             if name == "edit":
                 continue
-            act = functools.partial(_act, self._desk, name)
+            act = functools.partial(self._act, name)
             button.click(guarded(act), inputs=[*look, self._chosen], outputs=said, **QUIET)
         self._acts["edit"].click(
             self._edit, inputs=[self._chosen],
@@ -139,6 +144,7 @@ class _Page:
         self._install.click(self._set_up, outputs=[self._packages, self._said])
         gr.Timer(_PERIOD).tick(self._look, inputs=look, outputs=live, **QUIET)
         blocks.load(self._look, inputs=look, outputs=live, **QUIET)
+        blocks.load(lambda: gr.update(visible=bool(self._desk.lacks())), outputs=[self._packages], **QUIET)
 
     def _guarded(self, act: Callable[..., str]) -> Callable[..., list[Any]]:
         """An event that shows what `act` says, or its error, and the queue as it is then."""
@@ -185,15 +191,47 @@ class _Page:
             waits = False
         return [*filled, id, gr.update(visible=waits, value=f"Save job {id}")]
 
-    def _save_job(self, id: int, *values: Any) -> str:
-        self._desk.save(id, self._form.values(*values))
-        return f"job {id} is changed"
+    def _save_job(self, chosen: int, seen: dict[str, Any], id: int, *values: Any) -> list[Any]:
+        """The button stays until it has worked, or the edits would be lost."""
+        try:
+            self._desk.save(id, self._form.values(*values))
+        except VSFError as error:
+            return [*self._look(chosen, seen), _say(str(error), bad=True), gr.update()]
+        return [*self._look(chosen, seen), _say(f"job {id} is changed", bad=False), gr.update(visible=False)]
 
     def _pause_or_go(self) -> str:
         queue = self._desk.queue
         queue.paused = not queue.paused
         self._desk.runner.wake()
         return "no job is begun until the queue goes on" if queue.paused else ""
+
+    def _act(self, name: str, id: int) -> str:
+        desk, queue = self._desk, self._desk.queue
+        if not id and name != "folder":
+            raise SettingsError(_NONE_CHOSEN)
+        said = ""
+        if name == "cancel":
+            said = desk.cancel(id)
+        elif name in ("up", "down"):
+            waiting = [entry.id for entry in queue.entries(WAITING)]
+            place = waiting.index(id) if id in waiting else 0
+            queue.move(id, place + (1 if name == "down" else -1))
+        elif name == "duplicate":
+            said = f"job {queue.duplicate(id)} is in the queue"
+        elif name == "again":
+            said = f"job {queue.again(id)} is in the queue"
+        elif name == "remove":
+            queue.remove(id)
+        elif name == "folder":
+            desk.open_folder(id)
+        elif name == "delete":
+            path = Path(queue.entry(id).path)
+            copies = _copies(path, Path(self._video.GRADIO_CACHE))
+            desk.delete(id)
+            for copy in copies:
+                copy.unlink(missing_ok=True)
+        desk.runner.wake()
+        return said
 
     def _free_memory(self) -> str:
         self._desk.free()
@@ -251,29 +289,12 @@ def _buttons(labels: dict[str, str]) -> dict[str, Any]:
         }
 
 
-def _act(desk: Desk, name: str, id: int) -> str:
-    queue = desk.queue
-    if not id and name != "folder":
-        raise SettingsError(_NONE_CHOSEN)
-    waiting = [entry.id for entry in queue.entries(WAITING)]
-    said = ""
-    if name == "cancel":
-        said = desk.cancel(id)
-    elif name in ("up", "down"):
-        place = waiting.index(id) if id in waiting else 0
-        queue.move(id, place + (1 if name == "down" else -1))
-    elif name == "duplicate":
-        said = f"job {queue.duplicate(id)} is in the queue"
-    elif name == "again":
-        queue.again(id)
-    elif name == "remove":
-        queue.remove(id)
-    elif name == "folder":
-        desk.open_folder(id)
-    elif name == "delete":
-        desk.delete(id)
-    desk.runner.wake()
-    return said
+def _copies(path: Path, cache: Path) -> list[Path]:
+    """Those that gradio made of a file to show it; they would outlive it."""
+    if not path.is_file():
+        return []
+    found = cache.glob(f"*/{glob.escape(path.name)}")
+    return [copy for copy in found if copy.is_file() and filecmp.cmp(path, copy, shallow=False)]
 
 
 def _line(entry: Entry) -> str:
@@ -306,9 +327,11 @@ def _shown(path: str, infotext: str) -> list[Any]:
 def _running(desk: Desk, queue: list[Entry]) -> str:
     if desk.installing:
         return _say(f"installing: {desk.installing}", bad=False)
+    state = desk.runner.state
+    if state.problem:
+        return _say(f"no job is made: {state.problem}", bad=True)
     if not queue:
         return ""
-    state = desk.runner.state
     if state.elsewhere:
         return _say("another program on this machine works on the queue", bad=False)
     job = next((entry.job for entry in queue if entry.id == state.id), None)

@@ -1,0 +1,158 @@
+"""The page's form and events, called as gradio calls them; `test_page.py` has them in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+pytest.importorskip("wan_files")
+
+from wan_files import save_lora  # noqa: E402
+
+from vsf_lib.errors import SettingsError  # noqa: E402
+from vsf_lib.settings import Settings  # noqa: E402
+from vsf_lib.video.desk import Desk, Places  # noqa: E402
+from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
+from vsf_lib.video.ui.form import Form  # noqa: E402
+from vsf_lib.video.ui.page import _copies, _Page  # noqa: E402
+
+
+@pytest.fixture
+def desk(tmp_path, wan):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "klein").symlink_to(wan, target_is_directory=True)
+    (tmp_path / "loras").mkdir()
+    save_lora(tmp_path / "loras" / "CausVid.safetensors")
+    made = Desk(Places(tmp_path / "data", tmp_path / "videos", models, tmp_path / "loras"))
+    made.queue.paused = True
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def form(desk):
+    with gr.Blocks():
+        return Form(desk)
+
+
+@pytest.fixture
+def page(desk):
+    with gr.Blocks():
+        return _Page(desk)
+
+
+def shown(form, job):
+    """What the form's elements hold once they show a job."""
+    updates = dict(zip([*form.elements, "preset", "size"], form.filled(job), strict=True))
+    return {name: update["value"] for name, update in updates.items()}
+
+
+def full(desk, **values):
+    """A job in which nothing has its default."""
+    given = {
+        "prompt": "a red car", "model": desk.shelf.model("klein"), "width": 640, "height": 352, "frames": 5,
+        "fps": 24, "steps": 60, "seed": 7, "guidance_scale": 12, "flow_shift": 8, "drop_frames": 16,
+        "format": "webm", "quality": 3, "offload": "group",
+        "loras": [Lora(file=desk.shelf.lora("CausVid.safetensors"), weight=0.4)],
+        "settings": Settings(
+            negative_prompt="wheels", method="nag", nag_phi=9, nag_tau=3, nag_alpha=0.4, start=0.1, end=0.8
+        ),
+    }  # fmt: skip
+    return VideoJob.create(**{**given, **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"drop_frames": 0, "flow_shift": None},
+        {"drop_frames": None, "loras": []},
+        {"frames": 161, "settings": Settings(negative_prompt="a", alpha=2.35, negative_tokens="words")},
+        {"settings": Settings(negative_prompt="a", method="nasa", nasa_alpha=0.3)},
+        {"settings": Settings(method="off"), "guidance_scale": 5},
+    ],
+)  # fmt: skip
+def test_a_job_comes_back_whole_from_the_form(desk, form, values):
+    job = full(desk, **values)
+    filled = shown(form, job)
+    again = desk.job(form.values(*(filled[name] for name in form.elements)))
+    assert again.settings.canonical() == job.settings.canonical()
+    assert again.model_dump(exclude={"settings"}) == job.model_dump(exclude={"settings"})
+    assert (filled["preset"], filled["size"]) == ("own values", "own size")
+    assert filled["model"] == "klein"
+
+
+def test_a_usual_size_is_shown_by_its_name(desk, form):
+    assert shown(form, full(desk, width=1280, height=720))["size"] == "720p landscape"
+
+
+def test_what_a_slider_cannot_show_is_told(desk, form):
+    with pytest.raises(SettingsError, match="alpha is 40, and this page goes from 0 to 10"):
+        form.filled(full(desk, settings=Settings(negative_prompt="a", alpha=40)))
+
+
+def test_presets_follow_the_model_and_own_values_stay(form):
+    model = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert [update["value"] for update in form._strengths("usual", model)] == [1.5, 0.1]
+    assert [update["value"] for update in form._strengths("strong", model)] == [1.7, 0.2]
+    assert all("value" not in update for update in form._strengths("own values", model))
+
+
+def row(desk, **values):
+    return desk.queue.add(full(desk, **values))
+
+
+def test_only_what_has_changed_is_drawn_again(desk, page):
+    id = row(desk)
+    first = page._look(0, {})
+    seen = first[-1]
+    assert first[1]["choices"][0][0].startswith(f"{id} · waiting · a red car · 640x352, 5 frames")
+    again = page._look(0, seen)
+    assert all("choices" not in update and "value" not in update for update in again[1:-1])
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.done(id, "", "text", seconds=75)
+    desk.queue.paused = True
+    after = page._look(id, again[-1])
+    assert after[1]["choices"] == []
+    assert after[2]["choices"][0][0].endswith("1 min 15 s")
+    assert after[2]["value"] == id
+    assert after[6] == "text"
+
+
+def test_a_save_that_fails_keeps_its_button(desk, page):
+    id = row(desk)
+    values = shown(page._form, full(desk, prompt="a bird"))
+    given = [{**values, "width": 130}[name] for name in page._form.elements]
+    failed = page._save_job(id, {}, id, *given)
+    assert "128 or 144, not 130" in failed[-2]
+    assert "visible" not in failed[-1]
+    worked = page._save_job(id, {}, id, *(values[name] for name in page._form.elements))
+    assert worked[-1]["visible"] is False
+    assert desk.queue.entry(id).job.prompt == "a bird"
+
+
+def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, monkeypatch):
+    monkeypatch.setattr(page._video, "GRADIO_CACHE", str(tmp_path / "cache"))
+    file = desk.places.outputs / "a [red] car.mp4"
+    for folder, text in (("one", "x"), ("two", "another of the same name")):
+        (tmp_path / "cache" / folder).mkdir(parents=True)
+        (tmp_path / "cache" / folder / file.name).write_text(text)
+    file.parent.mkdir()
+    file.write_text("x")
+    id = row(desk)
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.done(id, str(file), "")
+    page._act("delete", id)
+    assert [path.parent.name for path in (tmp_path / "cache").rglob("*.mp4")] == ["two"]
+    assert _copies(Path(), tmp_path) == []
+
+
+def test_what_stops_the_queue_is_shown(desk, page):
+    assert desk.runner
+    (desk.places.data / "queue.sqlite").write_bytes(b"x" * 4096)
+    assert "is damaged" in page._look(0, {})[0]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import pytest
 import torch
 
 wan_files = pytest.importorskip("wan_files")
 
+from vsf_lib.errors import ModelError  # noqa: E402
 from vsf_lib.video.single_file import found  # noqa: E402
 from vsf_lib.video.single_file.found import Found, search  # noqa: E402
+from vsf_lib.video.single_file.headers import read_header  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,62 @@ def test_links_are_followed_and_may_lead_in_a_circle(files, models, tmp_path):
     before = search([models])
     (models / "VAE" / "back").symlink_to(models, target_is_directory=True)
     assert search([models]) == before
+
+
+def gguf_header(*pairs, tensors=0):
+    """The beginning of a file with key-value pairs given as bytes."""
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, len(pairs)) + b"".join(pairs)
+
+
+def pair(key, kind, value):
+    return struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+
+
+ALIGNMENT = "general.alignment"
+LISTS = struct.pack("<IQ", 9, 1) * 5000 + struct.pack("<IQI", 4, 1, 7)
+BAD = {
+    "no alignment": gguf_header(pair(ALIGNMENT, 4, struct.pack("<I", 0))),
+    "an alignment below": gguf_header(pair(ALIGNMENT, 5, struct.pack("<i", -32))),
+    "an alignment in a list": gguf_header(pair(ALIGNMENT, 9, struct.pack("<IQI", 4, 1, 32))),
+    "an alignment that is no number": gguf_header(pair(ALIGNMENT, 12, struct.pack("<d", float("nan")))),
+    "lists in lists": gguf_header(pair("x", 9, LISTS)),
+    "a million axes": gguf_header(tensors=1) + struct.pack("<QBI", 1, 120, 1 << 20) + bytes(8 << 20),
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+def test_a_damaged_gguf_file_is_told_as_one(tmp_path, content):
+    file = tmp_path / "x.gguf"
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"x\.gguf is damaged or cut off: fetch it again \(\w"):
+        read_header(file)
+    assert search([tmp_path]) == Found()
+
+
+def test_one_file_that_nobody_thought_of_does_not_hide_the_others(files, models, monkeypatch, caplog):
+    bad = models / "VAE" / "bad.safetensors"
+    bad.write_bytes(files.vae.read_bytes())
+    header = found.read_header
+
+    def read(path):
+        if path == bad:
+            raise ZeroDivisionError
+        return header(path)
+
+    monkeypatch.setattr(found, "read_header", read)
+    assert search([models]).vaes == (models / "VAE" / files.vae.name,)
+    assert search([models]).transformers
+    assert caplog.text.count(f"{bad} is left out") == 1, "said once"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks")
+def test_what_is_hidden_or_leads_nowhere_is_passed_over(files, tmp_path):
+    (tmp_path / ".downloads").mkdir()
+    for name in (".downloads/x.safetensors", "x.safetensors"):
+        (tmp_path / name).write_bytes(files.vae.read_bytes())
+    (tmp_path / ".y.safetensors").write_bytes(files.vae.read_bytes())
+    (tmp_path / "loop.safetensors").symlink_to(tmp_path / "loop.safetensors")
+    assert search([tmp_path]).vaes == (tmp_path / "x.safetensors",)
 
 
 def own(files):

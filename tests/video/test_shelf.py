@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 
 wan_files = pytest.importorskip("wan_files")
@@ -59,32 +62,77 @@ def test_names_and_paths_are_two_ways_of_the_same(made, folders):
     assert Shelf(**folders).model(SMALL) == SMALL
 
 
-def test_what_a_model_in_one_file_needs_is_found_if_it_is_the_only_one(made, folders):
+def test_what_a_model_in_one_file_needs_is_found_if_it_is_the_only_one(made, folders, tmp_path):
     shelf = Shelf(**folders)
     file = str(made / "unet" / "Wan" / "wan2.1_t2v.safetensors")
     assert shelf.part("vae", "", file) == str(made / "VAE" / "wan_2.1_vae.safetensors")
     assert shelf.part("vae", "", str(made / "diffusers" / "klein")) == "", "it has its own"
-    two = Shelf(**{**folders, "files": (*folders["files"], made / "more")})
-    (made / "more").mkdir()
-    (made / "more" / "other.safetensors").write_bytes((made / "VAE" / "wan_2.1_vae.safetensors").read_bytes())
+    two = Shelf(**{**folders, "files": (*folders["files"], tmp_path)})
+    shutil.copy(made / "VAE" / "wan_2.1_vae.safetensors", tmp_path / "other.safetensors")
     assert two.part("vae", "", file) == "", "which of them is the user's to say"
-    (made / "more" / "other.safetensors").rename(made / "more" / "wan_2.1_vae.safetensors")
-    assert len(two.part_names("vae")) == 2, "two of the same name are told apart"
-    assert {two.part("vae", name, file) for name in two.part_names("vae")} == {
-        str(made / folder / "wan_2.1_vae.safetensors") for folder in ("VAE", "more")
-    }
+
+
+def test_files_of_one_name_are_told_apart_whichever_came_first(made, folders, tmp_path):
+    vae = made / "VAE" / "wan_2.1_vae.safetensors"
+    for folder in ("more/VAE", "early", "more/VAE/early"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    roots = (tmp_path / "early", *folders["files"], tmp_path / "more" / "VAE")
+    for paths in (True, False):
+        shelf = Shelf(**{**folders, "files": roots}, paths=paths)
+        assert shelf.part_names("vae") == [vae.name], "as an open page shows it"
+        added = tmp_path / "early" / vae.name
+        shutil.copy(vae, added)
+        assert set(shelf.part_names("vae")) == {f"VAE/{vae.name}", f"early/{vae.name}"}
+        assert shelf.part("vae", f"VAE/{vae.name}", "klein") == str(vae)
+        if paths:
+            assert shelf.part("vae", vae.name, "klein") == vae.name, "no longer a name: there is no such file"
+        else:
+            with pytest.raises(SettingsError, match="not among the files"):
+                shelf.part("vae", vae.name, "klein")
+        same = tmp_path / "more" / "VAE" / vae.name
+        shutil.copy(vae, same)
+        named = {name: shelf.part("vae", name, "klein") for name in shelf.part_names("vae")}
+        assert set(named.values()) == {str(vae), str(added), str(same)}
+        assert named[f"early/{vae.name}"] == str(added)
+        assert set(named) == {f"early/{vae.name}", str(vae), str(same)}, "two folders have one name, too"
+        assert {shelf.name(path) for path in named.values()} == set(named)
+        added.unlink()
+        same.unlink()
+
+
+def test_a_name_means_one_file_whatever_its_kind(made, folders, tmp_path):
+    """The way back from a path does not know which list it was chosen from."""
+    file = made / "unet" / "Wan" / "wan2.1_t2v.safetensors"
+    (tmp_path / "Wan").mkdir()
+    shutil.copy(made / "VAE" / "wan_2.1_vae.safetensors", tmp_path / "Wan" / file.name)
+    shelf = Shelf(**{**folders, "files": (*folders["files"], tmp_path)})
+    assert shelf.name(str(file)) in shelf.model_names()
+    assert shelf.model(shelf.name(str(file))) == str(file)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks")
+def test_loras_in_linked_folders_are_listed(made, tmp_path):
+    lora = made / "Lora" / "fast" / "CausVid.safetensors"
+    (tmp_path / "Lora" / "a" / "b" / "c" / "d" / "e").mkdir(parents=True)
+    (tmp_path / "Lora" / ".hidden").mkdir()
+    for place in ("a/b/c/d/e/deep.SAFETENSORS", ".hidden/x.safetensors", ".x.safetensors"):
+        shutil.copy(lora, tmp_path / "Lora" / place)
+    (tmp_path / "Lora" / "linked").symlink_to(lora.parent, target_is_directory=True)
+    shelf = Shelf(models=None, loras=tmp_path / "Lora")
+    assert shelf.lora_names() == ["a/b/c/d/e/deep.SAFETENSORS", "linked/CausVid.safetensors"]
+    assert shelf.lora("linked/CausVid.safetensors") == str(tmp_path / "Lora" / "linked" / lora.name)
 
 
 def test_a_fetched_model_stands_for_its_name_on_the_hub(made, folders, tmp_path):
     shelf = Shelf(models=tmp_path, loras=None)
     assert SMALL in shelf.model_names()
-    (made / "diffusers" / "klein" / "model_index.json").read_bytes()
     folder = tmp_path / SMALL.split("/")[1]
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")
     assert shelf.model_names()[0] == folder.name
     assert SMALL not in shelf.model_names()
     assert shelf.model(SMALL) == str(folder)
+    assert shelf.model(f"{SMALL}/x.gguf") == f"{SMALL}/x.gguf", "one of its files is not the model"
 
 
 def test_a_public_page_names_what_is_there_and_nothing_else(made, folders):

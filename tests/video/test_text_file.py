@@ -172,3 +172,31 @@ def test_missing_tensors_are_named(files, tmp_path):
     file = wan_files.write(weights, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match=r"lacks 1 of \d+ tensors, such as encoder.block.1.layer.1.Dense"):
         text_file.load(text_file.look(str(file)), torch.float32)
+
+
+def test_a_tensor_with_two_names_is_read_once(files, monkeypatch):
+    """It is the largest one: a second copy would be gigabytes."""
+    import safetensors
+
+    opened, read = safetensors.safe_open, []
+
+    class Counted:
+        def __init__(self, *arguments):
+            self._file = opened(*arguments)
+
+        def __enter__(self):
+            self._file.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            return self._file.__exit__(*error)
+
+        def get_tensor(self, name):
+            read.append(name)
+            return self._file.get_tensor(name)
+
+    text = text_file.look(str(files.text_encoder))
+    monkeypatch.setattr(safetensors, "safe_open", Counted)
+    encoder, _ = text_file.load(text, torch.float32)
+    assert read.count("shared.weight") == 1
+    assert "encoder.embed_tokens.weight" in encoder.state_dict()

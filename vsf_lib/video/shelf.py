@@ -5,6 +5,7 @@ Owns what a visitor may name: what the lists offer, and any path where that is a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.video.download.catalogue import BASES, Source
 from vsf_lib.video.download.landing import found as fetched
-from vsf_lib.video.single_file.found import Found, search
+from vsf_lib.video.single_file.found import Found, search, walk
 from vsf_lib.video.single_file.headers import GGUF, SAFETENSORS
 
 PARTS = ("vae", "text_encoder")
+_DEEPEST = 8
+"""Folders in folders of LoRAs, which are many and sorted."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Shelf:
 
     def model_names(self) -> list[str]:
         """Folders and transformer files, and the usual models of the hub that are not there yet."""
-        there = [*self._folders(), *self._named(self._found().transformers)]
+        found = self._found()
+        there = [*self._folders(), *self._named(found, found.transformers)]
         return [*there, *(id for id in _HUB if self._fetched(id) is None)]
 
     def lora_names(self) -> list[str]:
@@ -40,19 +44,19 @@ class Shelf:
         root = self.loras
         if root is None or not root.is_dir():
             return []
-        names = (path.relative_to(root).as_posix() for path in root.rglob(f"*{SAFETENSORS}"))
-        return sorted(name for name in names if not name.startswith("."))  # downloads on their way
+        return sorted(path.relative_to(root).as_posix() for path in walk(root, (SAFETENSORS,), _DEEPEST))
 
     def part_names(self, part: str) -> list[str]:
         """Files that can be the "vae" or the "text_encoder"."""
-        return list(self._named(self._part_files(part)))
+        return list(self._part_files(part))
 
     def model(self, name: str) -> str:
         """The path or hub id that is meant; raises SettingsError where it may not be named."""
         name = name.strip()
         if not name:
             raise SettingsError("no model is chosen: choose one, or give a folder or hub id")
-        folders, files = self._folders(), self._named(self._found().transformers)
+        found = self._found()
+        folders, files = self._folders(), self._named(found, found.transformers)
         if name in folders:
             return str(folders[name])
         if name in files:
@@ -73,7 +77,7 @@ class Shelf:
 
     def part(self, part: str, name: str, model: str) -> str:
         """The path of a VAE or text encoder; with no name, the only one there is if the model needs it."""
-        files = self._named(self._part_files(part))
+        files = self._part_files(part)
         name = name.strip()
         if not name:
             alone = Path(model).suffix.lower() in (SAFETENSORS, GGUF) and len(files) == 1
@@ -87,8 +91,7 @@ class Shelf:
     def name(self, path: str) -> str:
         """What the lists call a path, or the path itself: the way back."""
         found = self._found()
-        files = [*found.transformers, *found.vaes, *found.text_encoders]
-        known = {str(one): name for name, one in {**self._folders(), **self._named(files)}.items()}
+        known = {str(one): name for name, one in {**self._folders(), **self._named(found)}.items()}
         if self.loras is not None and Path(path).is_relative_to(self.loras):
             return Path(path).relative_to(self.loras).as_posix()
         return known.get(path, path)
@@ -96,9 +99,9 @@ class Shelf:
     def _found(self) -> Found:
         return search(self.files)
 
-    def _part_files(self, part: str) -> Iterable[Path]:
+    def _part_files(self, part: str) -> dict[str, Path]:
         found = self._found()
-        return {"vae": found.vaes, "text_encoder": found.text_encoders}[part]
+        return self._named(found, {"vae": found.vaes, "text_encoder": found.text_encoders}[part])
 
     def _folders(self) -> dict[str, Path]:
         if self.models is None or not self.models.is_dir():
@@ -109,18 +112,27 @@ class Shelf:
         if self.models is None:
             return None
         try:
-            return fetched(self.models, Source.parse(id).id)
+            source = Source.parse(id)
+            return None if source.file else fetched(self.models, source.id)
         except (SettingsError, ModelError):
             return None
 
-    def _named(self, paths: Iterable[Path]) -> dict[str, Path]:
-        """By their names within the folders; where two have the same, by their paths."""
-        names: dict[str, Path] = {}
-        for path in paths:
-            root = next(root for root in self.files if path.is_relative_to(root))
-            name = path.relative_to(root).as_posix()
-            names[str(path) if name in names else name] = path
-        return names
+    def _named(self, found: Found, some: Iterable[Path] | None = None) -> dict[str, Path]:
+        """`some` of what is found, or all, by names that nothing else that is found could have.
+
+        A name within the folders; where several have the same, none of them, so that a page which was opened
+        before the second came cannot mean that one: all have their folder's name before it, or the path.
+        """
+        paths = sorted({*found.transformers, *found.vaes, *found.text_encoders})
+        possible = {path: self._possible(path) for path in paths}
+        count = Counter(name for names in possible.values() for name in set(names))
+        names = {path: next((n for n in possible[path] if count[n] == 1), str(path)) for path in paths}
+        return {names[path]: path for path in (paths if some is None else some)}
+
+    def _possible(self, path: Path) -> tuple[str, ...]:
+        root = next(root for root in self.files if path.is_relative_to(root))
+        within = path.relative_to(root).as_posix()
+        return within, f"{root.name}/{within}", str(path)
 
 
 _HUB = tuple(offer.source.id for offer in BASES)

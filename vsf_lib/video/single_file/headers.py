@@ -42,6 +42,9 @@ _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q
 _STRING, _ARRAY = 8, 9
 _MOST = 1 << 24
 """No header of a model counts anything beyond this: a damaged one is not believed."""
+_DEEPEST = 4
+"""The same of lists in lists."""
+_AXES = 8
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,17 @@ class _GGUF:
         for _ in range(pairs):
             key, value = self._string(), self._value(self._get("I"))
             if key == "general.alignment":
-                self._alignment = int(value)
+                if not isinstance(value, int) or not 0 < value <= _MOST:
+                    raise ValueError(f"its alignment is {str(value)[:40]}")
+                self._alignment = value
         found: dict[str, Entry] = {}
         end = 0
         for _ in range(count):
             name = self._string()
-            shape = tuple(reversed([self._count() for _ in range(self._count("I"))]))
+            axes = self._count("I")
+            if axes > _AXES:
+                raise ValueError(f"{name} has {axes} axes")
+            shape = tuple(reversed([self._count() for _ in range(axes)]))
             number, offset = self._get("I"), self._get("Q")
             if number not in GGML_TYPES:
                 raise ModelError(
@@ -163,12 +171,14 @@ class _GGUF:
     def _string(self) -> str:
         return self._file.read(self._count()).decode("utf-8")
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
+            if depth == _DEEPEST:
+                raise ValueError(f"it has lists in lists, more than {_DEEPEST} deep")
             inner, length = self._get("I"), self._count()
-            return [self._value(inner) for _ in range(length)]
+            return [self._value(inner, depth + 1) for _ in range(length)]
         if kind not in _PLAIN:
             raise ValueError(f"a value has the unknown type {kind}")
         return self._get(_PLAIN[kind])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from vsf_lib.video.single_file.headers import Header
 
+LORA = "a LoRA"
 TRANSFORMER = "a Wan transformer"
 VAE = "a Wan VAE"
 TEXT_ENCODER = "a UMT5 text encoder"
@@ -18,7 +19,7 @@ TEXT_ENCODER = "a UMT5 text encoder"
 _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(sign, re.MULTILINE))
     for kind, sign in (
-        ("a LoRA", r"\.lora_(down|up|A|B)\b|\.diff_b$|\.diff$"),
+        (LORA, r"\.lora_(down|up|A|B)\b|\.diff_b$|\.diff$"),
         (TRANSFORMER, r"^(.*\.)?blocks\.0\.(self_attn\.norm_q|attn1\.norm_q)\.weight$"),
         (VAE, r"^(.*\.)?decoder\.(middle\.0\.residual\.0|mid_block\.resnets\.0\.norm1)\.gamma$"),
         (

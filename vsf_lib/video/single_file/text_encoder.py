@@ -1,7 +1,7 @@
 """Wan's text encoder UMT5 from one file or folder: Hugging Face's tensor names or Wan's own, and its sizes.
 
-Owns the renaming; its tokenizer is `tokenizer_file`'s. torch and transformers are imported where weights are
-read.
+Owns the renaming; its tokenizer is the module `tokenizer`'s. torch and transformers are imported
+where weights are read.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,46 @@ def test_what_is_no_video_is_told(tmp_path, content):
             read(path)
     with pytest.raises(SettingsError, match="there is no file"):
         read_infotext(tmp_path / "gone.mp4")
+
+
+DASH = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S" minBufferTime="PT1S"
+ profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="video/mp4">
+<Representation id="0" bandwidth="1" width="64" height="48"><BaseURL>{name}</BaseURL><SegmentBase/>
+</Representation></AdaptationSet></Period></MPD>
+"""
+
+
+@pytest.mark.parametrize("playlist", ["ffconcat version 1.0\nfile {name}\n", DASH])
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
+def test_a_playlist_under_a_videos_name_opens_no_other_file(tmp_path, suffix, playlist):
+    write_video(tmp_path / "secret.mp4", moving(), TEXT)
+    path = tmp_path / f"x{suffix}"
+    path.write_text(playlist.format(name="secret.mp4"))
+    for read in (read_frames, read_infotext):
+        with pytest.raises(SettingsError, match="ffmpeg failed"):
+            read(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script in ffmpeg's place")
+def test_a_file_that_is_read_for_ever_is_given_up(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "x.mp4", moving(1), TEXT)
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    monkeypatch.setattr(files, "_PATIENCE", 0.3)
+    for read in (read_frames, read_infotext):
+        with pytest.raises(SettingsError, match=r"did not end within 0\.3 s"):
+            read(path)
+
+
+def test_a_name_is_never_taken_for_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = Path("data:x.mp4") if sys.platform != "win32" else Path("x.mp4")
+    write_video(tmp_path / "y.mp4", moving(), TEXT).rename(tmp_path / name)
+    assert read_infotext(name) == TEXT
+    assert read_frames(name).shape == moving().shape
 
 
 def test_wrong_names_and_frames_are_told(tmp_path):

@@ -23,6 +23,10 @@ from vsf_lib.video.child import NO_WINDOW
 
 TAGS = ("comment", "description")
 """Where players and image browsers look for a text."""
+_CONTAINERS = "mov,mp4,matroska,webm,gif"
+"""All that is read: other formats, such as a playlist under a video's name, make ffmpeg open other files."""
+_PATIENCE = 120.0
+"""Seconds for reading a file that somebody gave."""
 _SPECIAL = re.compile(r"([=;#\\\n])")
 _LOSSLESS_CRF, _WORST_CRF = 8, 35
 """H.264's and VP9's scale at quality 10 and 1."""
@@ -72,11 +76,11 @@ def read_infotext(path: Path) -> str:
 
 def read_frames(path: Path) -> np.ndarray:
     """The decoded frames `[n, h, w, 3]` uint8; raises SettingsError for what is no video."""
-    described = _ffmpeg("-i", str(path), "-map", "0:v:0", "-f", "null", "-", refuse=SettingsError)
+    described = _read(path, "-map", "0:v:0", "-f", "null")
     size = re.search(r"Video:.*?\b(\d{2,5})x(\d{2,5})\b", described[1])
     if size is None:
         raise SettingsError(f"{path} holds no video")
-    raw, _ = _ffmpeg("-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-", refuse=SettingsError)
+    raw, _ = _read(path, "-f", "rawvideo", "-pix_fmt", "rgb24")
     return np.frombuffer(raw, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3)
 
 
@@ -142,25 +146,39 @@ def _encode(part: Path, frames: np.ndarray, infotext: str, fps: int, options: Se
 
 
 def _tags(path: Path) -> str:
-    made, _ = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-", refuse=SettingsError)
+    made, _ = _read(path, "-f", "ffmetadata")
     text = made.decode("utf-8", "replace")
     found = re.findall(r"^(\w+)=((?:[^\\\n]|\\.)*)$", text, re.MULTILINE | re.DOTALL)
     named = {name.lower(): re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for name, value in found}
     return next((named[tag] for tag in TAGS if named.get(tag)), "")
 
 
+def _read(path: Path, *options: str) -> tuple[bytes, str]:
+    """What ffmpeg makes of a file that may be anybody's; raises SettingsError."""
+    # `file:` so that no name is taken for an address.
+    source = ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-i", f"file:{path}"]
+    return _ffmpeg(*source, *options, "-", refuse=SettingsError, patience=_PATIENCE)
+
+
 def _ffmpeg(
-    *arguments: str, given: memoryview | None = None, refuse: type[Exception] = OutputError
+    *arguments: str,
+    given: memoryview | None = None,
+    refuse: type[Exception] = OutputError,
+    patience: float | None = None,
 ) -> tuple[bytes, str]:
     """What the program wrote to its output, and what it said; raises `refuse` with its last line."""
     program = _program()
-    done = subprocess.run(
-        [program, "-hide_banner", "-nostdin" if given is None else "-hide_banner", *arguments],
-        input=given,
-        stdin=subprocess.DEVNULL if given is None else None,
-        capture_output=True,
-        creationflags=NO_WINDOW,
-    )
+    try:
+        done = subprocess.run(
+            [program, "-hide_banner", "-nostdin" if given is None else "-hide_banner", *arguments],
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            creationflags=NO_WINDOW,
+            timeout=patience,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise refuse(f"ffmpeg did not end within {patience:g} s: the file is damaged or too long") from error
     said = done.stderr.decode("utf-8", "replace")
     if done.returncode:
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "no reason given")

@@ -33,7 +33,7 @@ def written_whole(target: Path) -> Iterator[Path]:
         yield part
         with part.open("r+b") as file:
             os.fsync(file.fileno())
-        _replace(part, target)
+        replace(part, target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -69,12 +69,13 @@ def reason(error: OSError | ValueError) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def _replace(part: Path, target: Path) -> None:
+def replace(part: Path, target: Path) -> None:
+    """Moves `part` to `target` on the same disk, over an older one; raises OSError."""
     for pause in (0.05, 0.1, 0.2, 0.4, 0.8):
         try:
             part.replace(target)
         except PermissionError:
-            # On Windows a viewer or a virus scanner may hold the old file for a moment.
+            # On Windows a viewer or a virus scanner may hold either of them for a moment.
             if os.name != "nt":
                 raise
             time.sleep(pause)

@@ -19,8 +19,19 @@ from small_hub import TOKEN, Hub, Repo, repo_of
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.video import messages
 from vsf_lib.video.download.catalogue import BASES, LORAS, Source
-from vsf_lib.video.download.downloads import Downloads, Plan, button, fetch, found, plan, refusal
-from vsf_lib.video.download.landing import inside, spoken_size
+from vsf_lib.video.download.downloads import (
+    ASK,
+    Downloads,
+    Plan,
+    button,
+    fetch,
+    found,
+    label,
+    plan,
+    refusal,
+)
+from vsf_lib.video.download.landing import DamagedError, Landing, Remote, inside, spoken_size
+from vsf_lib.video.single_file import kinds
 
 MB = 1 << 20
 WAN = "somebody/Wan-klein"
@@ -323,6 +334,223 @@ def test_nothing_is_replaced(hub, around, root):
     assert hub.served == {}
 
 
+def test_a_file_of_the_same_size_is_another_one(hub, around, root):
+    root.mkdir()
+    own = root / "ein LoRA.safetensors"
+    own.write_bytes(CONTENT[::-1])
+    with pytest.raises(ModelError, match="is there already, but is not somebody/"):
+        fetch(LORA, root, environment=around)
+    assert own.read_bytes() == CONTENT[::-1]
+
+
+def test_what_comes_to_be_there_meanwhile_is_not_replaced(hub, around, root):
+    own = root / "ein LoRA.safetensors"
+    hub.on_piece = lambda name, sent: own.write_text("the user's own")
+    with pytest.raises(ModelError, match="is there by now: rename or move it, then try again"):
+        fetch(LORA, root, environment=around)
+    assert own.read_text() == "the user's own"
+    own.unlink()
+    hub.on_piece = None
+    hub.served.clear()
+    assert fetch(LORA, root, environment=around).read_bytes() == CONTENT
+    assert hub.served == {}, "it was here already"
+
+
+@pytest.mark.parametrize(("size", "sha256"), [(4, None), (6, None), (5, "0" * 64)])
+def test_a_file_that_is_not_as_announced_is_dropped(tmp_path, size, sha256):
+    """Small files have no checksum."""
+    landing = Landing(tmp_path, LORA)
+    landing.parts.mkdir(parents=True)
+    part = landing.parts / "x.json"
+    part.write_bytes(b"12345")
+    with pytest.raises(DamagedError):
+        landing.keep(Remote("x.json", size, sha256))
+    assert not part.exists()
+    assert not landing.has(Remote("x.json", size, sha256))
+
+
+OTHER = "Wan-Leute/repackaged"
+
+
+@pytest.fixture
+def parts(hub, tmp_path):
+    """Single files under names that hardly tell what they are, and the folders of their kinds."""
+    wan_files = pytest.importorskip("wan_files")
+    made = wan_files.save_files(tmp_path / "made")
+    lora = wan_files.save_lora(tmp_path / "made" / "l.safetensors")
+    contents = {
+        "split/vae/a.safetensors": made.vae.read_bytes(),
+        "b.safetensors": made.transformer.read_bytes(),
+        "c_lora.safetensors": made.text_encoder.read_bytes(),
+        "t2v/d.safetensors": lora.read_bytes(),
+        "e.safetensors": CONTENT,
+    }
+    if _has_gguf():
+        state = wan_files.own_transformer(made.pipe.transformer.state_dict())
+        contents["f-Q8_0.gguf"] = wan_files.write_gguf(state, tmp_path / "made" / "f.gguf").read_bytes()
+    hub.repos[OTHER] = Repo(contents)
+    return contents
+
+
+def _has_gguf():
+    from importlib.util import find_spec
+
+    return find_spec("gguf") is not None
+
+
+def test_files_go_where_their_kind_is_looked_for(hub, around, root, parts):
+    from vsf_lib.video.shelf import Shelf
+
+    places = {
+        kinds.TRANSFORMER: root / "diffusion_models",
+        kinds.VAE: root / "VAE",
+        kinds.TEXT_ENCODER: root / "text_encoder",
+    }
+    loras = root / "Lora"
+    downloads = Downloads(root, loras, environment=around, files=places)
+    wanted = {
+        "split/vae/a.safetensors": places[kinds.VAE],
+        "b.safetensors": places[kinds.TRANSFORMER],
+        "c_lora.safetensors": places[kinds.TEXT_ENCODER],
+        "t2v/d.safetensors": loras,
+        "e.safetensors": loras,
+        "f-Q8_0.gguf": places[kinds.TRANSFORMER],
+    }
+    for name, content in parts.items():
+        source = Source.parse(f"{OTHER}/{name}")
+        for _ in range(2):
+            downloads.start(source)
+            done = wait(downloads, source, "done", "failed")
+            assert done.path == wanted[name] / source.name, done
+        assert done.path.read_bytes() == content
+        assert hub.served[name] == len(content), "the second time it is there, though under another kind"
+        downloads.ask(source)
+        assert wait(downloads, source, "done", "failed", "ready").path == done.path
+        assert label(downloads.state(source)) == "Already here"
+    assert hidden(root) == hidden(loras) == set()
+    shelf = Shelf(root, loras, tuple(places.values()))
+    assert shelf.lora_names() == ["d.safetensors", "e.safetensors"]
+    assert shelf.part_names("vae") == ["a.safetensors"]
+    assert shelf.part_names("text_encoder") == ["c_lora.safetensors"]
+    transformers = {"b.safetensors", "f-Q8_0.gguf"} & {Path(name).name for name in parts}
+    assert transformers <= set(shelf.model_names())
+
+
+def test_without_such_folders_files_go_to_the_loras(around, root, parts):
+    downloads = Downloads(root, root / "Lora", environment=around)
+    source = Source(OTHER, "split/vae/a.safetensors")
+    downloads.start(source)
+    assert wait(downloads, source, "done", "failed").path == root / "Lora" / "a.safetensors"
+
+
+def test_a_place_is_asked_for_by_the_files_name(root):
+    places = {kind: root / name for name, kind in
+              (("dit", kinds.TRANSFORMER), ("vae", kinds.VAE), ("te", kinds.TEXT_ENCODER))}  # fmt: skip
+    downloads = Downloads(None, root / "Lora", files=places)
+    for text, folder in (
+        ("Comfy-Org/Wan_2.1_ComfyUI_repackaged/split_files/vae/wan_2.1_vae.safetensors", "vae"),
+        ("Comfy-Org/Wan_2.1_ComfyUI_repackaged/split_files/text_encoders/umt5_xxl_fp16.safetensors", "te"),
+        ("Comfy-Org/x/split_files/diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors", "dit"),
+        ("Kijai/WanVideo_comfy/umt5-xxl-enc-bf16.safetensors", "te"),
+        ("Kijai/WanVideo_comfy/Wan2_1_VAE_bf16.safetensors", "vae"),
+        ("city96/Wan2.1-T2V-14B-gguf/wan2.1-t2v-14b-Q4_K_M.gguf", "dit"),
+        *((str(offer.source), "Lora") for offer in LORAS),
+    ):
+        assert downloads.root(Source.parse(text)) == root / folder, text
+    with pytest.raises(SettingsError, match="no folder here"):
+        downloads.root(BASES[0].source)
+    assert Downloads(None, None, files=places).root(Source("a/b", "x_vae.safetensors")) == root / "vae"
+
+
+def test_a_file_lands_on_another_disk(tmp_path, small_disk, parts):
+    landing = Landing(tmp_path / "here", Source(OTHER, "x.safetensors"), {kinds.VAE: small_disk / "VAE"})
+    content = parts["split/vae/a.safetensors"]
+    landing.begin("a" * 40)
+    landing.parts.mkdir()
+    file = Remote("x.safetensors", len(content), None)
+    (landing.parts / file.name).write_bytes(content)
+    landing.keep(file)
+    assert landing.land([file]) == small_disk / "VAE" / "x.safetensors"
+    assert names(small_disk) == {"VAE/x.safetensors"}
+    assert (small_disk / "VAE" / "x.safetensors").read_bytes() == content
+    assert hidden(tmp_path / "here") == set()
+
+
+def test_a_button_does_what_it_says(hub, around, root):
+    """Two pages share the downloads: what one has asked for, the other has not seen."""
+    downloads = Downloads(root, root / "Lora", environment=around)
+    assert label(downloads.state(LORA)) == ASK
+    downloads.press(LORA, ASK)
+    says = label(wait(downloads, LORA, "ready"))
+    assert says.startswith("Download 6.3 MB (")
+    downloads.press(LORA, ASK)
+    assert downloads.state(LORA).stage == "asking"
+    wait(downloads, LORA, "ready")
+    downloads.press(LORA, "Download 5.0 MB (1.0 GB free)")
+    assert downloads.state(LORA).stage == "asking", "it was another version"
+    wait(downloads, LORA, "ready")
+    assert hub.served == {}
+    downloads.press(LORA, label(downloads.state(LORA)))
+    done = wait(downloads, LORA, "done", "failed")
+    assert (label(done), done.plan.missing) == ("Already here", 0)
+    downloads.press(LORA, label(done))
+    assert wait(downloads, LORA, "done", "failed").path == done.path
+
+
+def test_a_stopped_download_says_what_is_left(hub, around, root):
+    downloads = Downloads(root, root / "Lora", environment=around)
+    hub.piece_seconds = 0.1
+    downloads.start(LORA)
+    while not (now := downloads.state(LORA)).progress or now.progress.done < 3 * MB:
+        assert now.busy, now
+        time.sleep(0.05)
+    downloads.cancel(LORA)
+    stopped = wait(downloads, LORA, "cancelled")
+    assert label(stopped).startswith("Resume the download: ")
+    assert stopped.plan.missing <= 3.3 * MB
+    assert stopped.ready
+
+
+def test_the_page_shows_and_does_the_same(hub, around, root, tmp_path):
+    gradio = pytest.importorskip("gradio")
+    from vsf_lib.video.desk import Desk, Places
+    from vsf_lib.video.ui.downloads import DownloadPanel
+
+    desk = Desk(Places(tmp_path / "data", tmp_path / "videos", root, root / "Lora"))
+    desk.downloads = Downloads(root, root / "Lora", environment=around)
+    with gradio.Blocks():
+        panel = DownloadPanel(desk)
+    text = str(LORA)
+
+    def update(made):
+        go, _, state, seen = made
+        return go.get("value"), state, seen
+
+    first, second = (update(panel._look(text, None)) for _ in range(2))
+    assert first[0] == second[0] == ASK
+    panel._fetch(text, first[2])
+    wait(desk.downloads, LORA, "ready")
+    says, _, seen = update(panel._look(text, first[2]))
+    assert says.startswith("Download 6.3 MB (")
+    panel._fetch(text, second[2])  # this page still says ASK
+    wait(desk.downloads, LORA, "ready")
+    panel._fetch(text, None)
+    wait(desk.downloads, LORA, "ready")
+    panel._fetch(text, ["somebody/else", says, ""])
+    wait(desk.downloads, LORA, "ready")
+    assert hub.served == {}
+    says, _, seen = update(panel._look(text, second[2]))
+    panel._fetch(text, seen)
+    wait(desk.downloads, LORA, "done")
+    says, told, _ = update(panel._look(text, seen))
+    assert says == "Already here"
+    assert "Press Refresh" in told
+    refused = panel._fetch("nonsense", None)
+    assert "no name on the hub" in update(refused)[1]
+    assert panel._look("nonsense", refused[3])[2] == gradio.update(), "it stays"
+    desk.close()
+
+
 def wait(downloads, source, *stages):
     end = time.monotonic() + 60
     while downloads.state(source).stage not in stages:
@@ -389,6 +617,7 @@ def fetch_when_locked(root, around):
         (f"https://hf.co/{LORAS[0].source.id}/resolve/main/{LORAS[0].source.file}?download=true",
          LORAS[0].source),
         (str(LORAS[0].source), LORAS[0].source),
+        ("https://huggingface.co/a/b/blob/main/sub/x-Q8_0.gguf", Source("a/b", "sub/x-Q8_0.gguf")),
     ],
 )  # fmt: skip
 def test_names_and_addresses(text, means):
@@ -402,7 +631,7 @@ def test_names_and_addresses(text, means):
         ("wan", "give OWNER/NAME"),
         ("../x", "no name on the hub"),
         ("a/..", "no name on the hub"),
-        ("a/b/x.ckpt", "no .safetensors file"),
+        ("a/b/x.ckpt", "no .safetensors or .gguf file"),
         ("https://huggingface.co/a/b/tree/dev", "another version"),
         ("https://example.com/a/b", "no name on the hub"),
     ],

@@ -1,6 +1,6 @@
 """What can be fetched from the hub: the models and LoRAs that are usual, as data, and any that a user names.
 
-Owns how such a name is written. Knows no network and no folder.
+Owns how such a name is written, and what a file is by its name. Knows no network and no folder.
 """
 
 from __future__ import annotations
@@ -9,10 +9,26 @@ import re
 from dataclasses import dataclass
 
 from vsf_lib.errors import SettingsError
+from vsf_lib.video.single_file.headers import GGUF
+from vsf_lib.video.single_file.kinds import LORA, TEXT_ENCODER, TRANSFORMER, VAE
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z")
 _SITE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/")
 WEIGHTS = ".safetensors"
+_HINTS = tuple(
+    (kind, re.compile(sign, re.IGNORECASE))
+    for kind, sign in (
+        (LORA, r"lora"),
+        (TEXT_ENCODER, r"umt5|text_?encoder"),
+        (VAE, r"vae"),
+        (TRANSFORMER, r"\.gguf\Z|t2v|diffusion_?model|unet"),
+    )
+)
+
+
+def is_id(text: str) -> bool:
+    """Whether it could be the name of a repository."""
+    return _ID.match(text) is not None
 
 
 @dataclass(frozen=True)
@@ -33,14 +49,14 @@ class Source:
             if rest[1:2] != ["main"]:
                 raise SettingsError(f"{text} is another version than main, and only main is fetched")
             rest = rest[2:]
-        if not _ID.match(id):
+        if not is_id(id):
             raise SettingsError(
                 f"{text!r} is no name on the hub: give OWNER/NAME, such as {BASES[0].source}, or "
                 "OWNER/NAME/FILE"
             )
-        if rest and not rest[-1].lower().endswith(WEIGHTS):
+        if rest and not rest[-1].lower().endswith((WEIGHTS, GGUF)):
             raise SettingsError(
-                f"{rest[-1]} is no {WEIGHTS} file: other formats can run code, so none is fetched"
+                f"{rest[-1]} is no {WEIGHTS} or {GGUF} file: other formats can run code, so none is fetched"
             )
         return cls(id, "/".join(rest))
 
@@ -48,6 +64,11 @@ class Source:
     def name(self) -> str:
         """Of the folder or file that it becomes."""
         return (self.file or self.id).rsplit("/", 1)[-1]
+
+    @property
+    def likely(self) -> str:
+        """What a file is, by its name: one of `kinds`. Its header tells, once it is here."""
+        return next((kind for kind, sign in _HINTS if sign.search(self.file)), LORA)
 
     def __str__(self) -> str:
         return f"{self.id}/{self.file}" if self.file else self.id

@@ -6,7 +6,7 @@ Owns which downloads of this program are under way. Imports nothing of the hub's
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,13 @@ from vsf_lib.video.child import Child
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.landing import found, shortage, spoken_size
 from vsf_lib.video.messages import Plan
+from vsf_lib.video.single_file.kinds import LORA
 
-__all__ = ["Downloads", "Plan", "State", "button", "fetch", "found", "plan", "refusal"]
+__all__ = ["ASK", "Downloads", "Plan", "State", "button", "fetch", "found", "label", "plan", "refusal"]
 
 Stage = Literal["asking", "ready", "fetching", "done", "failed", "cancelled"]
 _BUSY = ("asking", "fetching")
+ASK = "How large is it?"
 
 
 class _Fetcher(Child):
@@ -61,13 +63,15 @@ def plan(
     overlay: Path | None = None,
     environment: dict[str, str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    places: Mapping[str, Path] | None = None,
 ) -> Plan | None:
-    """What fetching `source` into the folder `root` takes; None if it was stopped.
+    """What fetching `source` into the folder `root` takes, `places` as in `fetch`; None if it was stopped.
 
     Raises ModelError where it cannot be fetched, with the remedy.
     """
+    order = {"plan": str(source), "into": str(root), **_told(places)}
     with _Fetcher(overlay, environment) as process:
-        end = process.take({"plan": str(source), "into": str(root)}, lambda event: None, stopped)
+        end = process.take(order, lambda event: None, stopped)
     return end if isinstance(end, Plan) else None
 
 
@@ -80,17 +84,24 @@ def fetch(
     overlay: Path | None = None,
     environment: dict[str, str] | None = None,
     pauses: tuple[float, ...] | None = None,
+    places: Mapping[str, Path] | None = None,
 ) -> Path | None:
     """Fetches it, or the rest of it; where it lies then, or None if it was stopped.
 
-    `look` sees Plan, Fetching and Note. Raises ModelError where it cannot be fetched, with the remedy.
+    `look` sees Plan, Fetching and Note. `places` are folders by kind (see `single_file.kinds`): a single file
+    that turns out to be of such a kind lands there, any other in `root`. Raises ModelError where it cannot be
+    fetched, with the remedy.
     """
-    order: dict[str, object] = {"fetch": str(source), "into": str(root)}
+    order: dict[str, object] = {"fetch": str(source), "into": str(root), **_told(places)}
     if pauses is not None:
         order["pauses"] = pauses
     with _Fetcher(overlay, environment) as process:
         end = process.take(order, look, stopped)
     return Path(end.path) if isinstance(end, messages.Fetched) else None
+
+
+def _told(places: Mapping[str, Path] | None) -> dict[str, object]:
+    return {"places": {kind: str(folder) for kind, folder in places.items()}} if places else {}
 
 
 def refusal(plan: Plan) -> str:
@@ -157,6 +168,11 @@ class State:
         return spoken(self.progress) + (f"; {self.note}" if self.note else "")
 
 
+def label(state: State | None) -> str:
+    """What the button for a download says: `press` does just that."""
+    return ASK if state is None or state.plan is None else button(state.plan)
+
+
 def spoken(progress: messages.Fetching | None) -> str:
     """`4.2 GB of 17.2 GB, 35.0 MB/s, 6 min left`."""
     if progress is None:
@@ -172,7 +188,11 @@ def spoken(progress: messages.Fetching | None) -> str:
 
 
 class Downloads:
-    """All downloads of one program: models into one folder, LoRAs into another."""
+    """All downloads of one program: models into one folder, LoRAs into another.
+
+    `files` has the folders for other single files by their kind (see `single_file.kinds`); without it all of
+    them go to the LoRAs.
+    """
 
     def __init__(
         self,
@@ -180,8 +200,13 @@ class Downloads:
         loras: Path | None,
         overlay: Callable[[], Path | None] = lambda: None,
         environment: dict[str, str] | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
-        self._roots = (models, loras)
+        self._models = models
+        self._loras = loras
+        self._places = dict(files or {})
+        if self._places and loras is not None:
+            self._places[LORA] = loras
         self._overlay = overlay
         self._environment = environment
         self._guard = threading.Lock()
@@ -197,6 +222,18 @@ class Downloads:
         """Starts or resumes it; raises SettingsError if it runs already or has no place to go."""
         if not self._begin(source, "fetching"):
             raise SettingsError(f"{source} is being fetched already: wait for it, or cancel it")
+
+    def press(self, source: Source, shown: str) -> None:
+        """Does what a button `shown` with that label says: starts a download of that size, or asks for it.
+
+        Another page may have asked since, so what is known does not tell what its user has seen. Raises
+        SettingsError as `start` does.
+        """
+        state = self.state(source)
+        if state is not None and state.ready and shown == label(state):
+            self.start(source)
+        else:
+            self.ask(source)
 
     def cancel(self, source: Source) -> None:
         """Stops it within a second; what was fetched is kept."""
@@ -224,8 +261,8 @@ class Downloads:
             thread.join()
 
     def root(self, source: Source) -> Path:
-        """Where it goes; raises SettingsError if this program has no such folder."""
-        root = self._roots[bool(source.file)]
+        """Where it goes, for a file by its name; raises SettingsError if this program has no such folder."""
+        root = self._places.get(source.likely, self._loras) if source.file else self._models
         if root is None:
             raise SettingsError(f"there is no folder here that {source} could go to")
         return root
@@ -260,6 +297,7 @@ class Downloads:
                     overlay=self._overlay(),
                     environment=self._environment,
                     stopped=stop.is_set,
+                    places=self._places,
                 )
                 if made is not None and not made.missing and Path(made.path).exists():
                     self._change(source, stage="done", plan=made, path=Path(made.path))
@@ -273,13 +311,33 @@ class Downloads:
                     stop.is_set,
                     overlay=self._overlay(),
                     environment=self._environment,
+                    places=self._places,
                 )
-                self._change(source, stage="done" if path else "cancelled", path=path)
+                self._change(
+                    source, stage="done" if path else "cancelled", path=path, plan=self._after(source, path)
+                )
         except VSFError as error:
-            self._change(source, stage="failed", message=" ".join(str(error).split()))
+            self._change(
+                source,
+                stage="failed",
+                message=" ".join(str(error).split()),
+                plan=self._after(source, None),
+            )
         except BaseException:
             self._change(source, stage="failed", message="the download failed: see the log of this program")
             raise
+
+    def _after(self, source: Source, path: Path | None) -> Plan | None:
+        """The plan of a download that has ended: what is here by now is not to be fetched again."""
+        state = self._states[source]
+        if state.plan is None:
+            return None
+        if path is not None:
+            return replace(state.plan, path=str(path), here=state.plan.total)
+        fetched = (state.progress.done if state.progress else 0) - state.plan.here
+        if fetched <= 0:
+            return state.plan
+        return replace(state.plan, here=state.plan.here + fetched, free=max(0, state.plan.free - fetched))
 
     def _change(self, source: Source, **values: object) -> None:
         with self._guard:

@@ -63,7 +63,8 @@ def run(order: dict[str, Any], emit: Emit) -> messages.Event:
     except VSFError as error:
         return messages.Failed(str(error))
     try:
-        landing = Landing(root, source)
+        places = {kind: Path(folder) for kind, folder in order.get("places", {}).items()}
+        landing = Landing(root, source, places)
         if "plan" in order:
             return _plan(landing, hub.listing(source, landing.begun))
         return _fetch(landing, emit, tuple(order.get("pauses", PAUSES)))

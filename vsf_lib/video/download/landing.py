@@ -12,22 +12,25 @@ that no file leaves it for a place that its server chose. Knows no network.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import ModelError, OutputError
-from vsf_lib.files import reason, written_whole
+from vsf_lib.files import reason, replace, written_whole
 from vsf_lib.video.download.catalogue import Source
+from vsf_lib.video.single_file.headers import read_header
+from vsf_lib.video.single_file.kinds import kinds
 
 INDEX = "model_index.json"
-_PIPELINE = "WanPipeline"
+PIPELINE = "WanPipeline"
+"""What videos are made with."""
 _ORIGIN = "download.json"
 """In a landed folder: what it was fetched from."""
 _NAMELESS = re.compile(r"\.[0-9a-f]{8}\.incomplete\Z")
@@ -51,11 +54,15 @@ class DamagedError(Exception):
 
 
 class Landing:
-    """One download's places under `root`, where it becomes `final`."""
+    """One download's places under `root`, where it becomes `final`.
 
-    def __init__(self, root: Path, source: Source) -> None:
+    `places` are the folders of files by their kind; a file of any other kind stays under `root`.
+    """
+
+    def __init__(self, root: Path, source: Source, places: Mapping[str, Path] | None = None) -> None:
         self.source = source
         self.root = root
+        self._places = dict(places or {}) if source.file else {}
         self.final = root / source.name
         work = root / ".downloads"
         self.lock = work / f"{source.name}.lock"
@@ -94,14 +101,18 @@ class Landing:
             part.unlink()
 
     def there(self, files: Iterable[Remote]) -> bool:
-        """Whether it has landed before; raises OutputError where something else has its name."""
-        if not self.final.exists():
-            return False
+        """Whether it has landed before, in any of the places; raises OutputError where something else has its
+        name.
+        """
         if self.source.file:
             (file,) = files
-            if self.final.is_file() and self.final.stat().st_size == file.size:
-                return file.sha256 in (None, _sha256(self.final))
-        elif found(self.root, self.source.id) is not None:
+            for folder in dict.fromkeys((self.root, *self._places.values())):
+                if _is(folder / self.source.name, file):
+                    self.final = folder / self.source.name
+                    return True
+        if not self.final.exists():
+            return False
+        if not self.source.file and found(self.root, self.source.id) is not None:
             return True
         raise OutputError(f"{self.final} is there already, but is not {self.source}: rename or move it first")
 
@@ -139,23 +150,35 @@ class Landing:
     def check_kind(self) -> None:
         """Raises ModelError unless the pipeline is one that videos are made with."""
         kind = _read(self._whole / INDEX).get("_class_name")
-        if kind != _PIPELINE:
+        if kind != PIPELINE:
             self.forget()
-            raise ModelError(f"{self.source} is a {kind}, but videos are made with a {_PIPELINE}")
+            raise ModelError(f"{self.source} is a {kind}, but videos are made with a {PIPELINE}")
 
     def land(self, files: Sequence[Remote]) -> Path:
         """Moves what is whole to its place."""
         if self.source.file:
             path = self._whole / files[0].name
+            self.final = self._place(path) / self.source.name
         else:
             path = self._whole
             origin = {"source": str(self.source), "version": self.begun}
             (path / _ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
         if self.final.exists():  # since the beginning
             raise OutputError(f"{self.final} is there by now: rename or move it, then try again")
+        self.final.parent.mkdir(parents=True, exist_ok=True)
         _move(path, self.final)
         self.forget()
         return self.final
+
+    def _place(self, file: Path) -> Path:
+        """The folder for a file, by what its header says it is."""
+        if not self._places:
+            return self.root
+        try:
+            told = kinds(read_header(file).tensors)
+        except ModelError:  # it is what the server has, and an error in it is told where it is used
+            return self.root
+        return next((self._places[kind] for kind in told if kind in self._places), self.root)
 
 
 def found(root: Path, id: str) -> Path | None:
@@ -204,17 +227,19 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _move(path: Path, final: Path) -> None:
-    for pause in (0.1, 0.2, 0.4, 0.8, 1.6):
-        try:
-            path.replace(final)
-        except PermissionError:
-            # On Windows a virus scanner may hold what is new for a moment.
-            if os.name != "nt":
-                raise
-            time.sleep(pause)
-        else:
-            return
-    path.replace(final)
+    try:
+        replace(path, final)
+    except OSError as error:
+        if error.errno != errno.EXDEV or not path.is_file():
+            raise
+        with written_whole(final) as part:  # its folder is on another disk
+            shutil.copyfile(path, part)
+
+
+def _is(path: Path, file: Remote) -> bool:
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    return file.sha256 in (None, _sha256(path))
 
 
 def _size(path: Path) -> int:

@@ -13,11 +13,11 @@ import gradio as gr
 from vsf_lib.errors import VSFError
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.download.catalogue import BASES, LORAS, Source
-from vsf_lib.video.download.downloads import State, button
+from vsf_lib.video.download.downloads import ASK, State, label
 from vsf_lib.video.ui.form import QUIET
 
 _PERIOD = 1.0
-_ASK = "How large is it?"
+_REFUSED = "refused"
 
 
 class DownloadPanel:
@@ -32,10 +32,11 @@ class DownloadPanel:
                 elem_id="vsf_video_source", info="or any OWNER/NAME or OWNER/NAME/FILE of the hub",
             )  # fmt: skip
             with gr.Row():
-                self._go = gr.Button(_ASK, elem_id="vsf_video_fetch", size="sm")
+                self._go = gr.Button(ASK, elem_id="vsf_video_fetch", size="sm")
                 self._stop = gr.Button("Stop", elem_id="vsf_video_fetch_stop", size="sm", visible=False)
             self._state = gr.HTML(elem_id="vsf_video_fetch_state")
         self._seen = gr.State(None)
+        """Of this page: the source, what the button says, and how far it is."""
 
     def connect(self) -> None:
         """Its events."""
@@ -47,10 +48,11 @@ class DownloadPanel:
         gr.Timer(_PERIOD).tick(self._look, **look)
 
     def _fetch(self, text: str, seen: Any) -> list[Any]:
+        shown = seen[1] if seen and seen[0] == text else ASK
         try:
-            self._desk.fetch(text or "")
+            self._desk.downloads.press(Source.parse(text or ""), shown)
         except VSFError as error:
-            return [gr.update(), gr.update(), _bad(str(error)), [text, "refused"]]
+            return [gr.update(value=ASK), gr.update(), _bad(str(error)), [text, ASK, _REFUSED]]
         return self._look(text, seen)
 
     def _cancel(self, text: str, seen: Any) -> list[Any]:
@@ -66,22 +68,16 @@ class DownloadPanel:
             state = self._desk.downloads.state(Source.parse(text or ""))
         except VSFError:
             state = None
-        now = [text, "" if state is None else f"{state.stage} {state.text}"]
-        if seen is not None and (seen == now or (state is None and seen == [text, "refused"])):
+        now = [text, label(state), "" if state is None else f"{state.stage} {state.text}"]
+        if seen is not None and (seen == now or (state is None and seen == [text, ASK, _REFUSED])):
             return [gr.update()] * 4
         busy = state is not None and state.busy
         return [
-            gr.update(value=_label(state), interactive=not busy),
+            gr.update(value=label(state), interactive=not busy),
             gr.update(visible=busy),
             _told(state),
             now,
         ]
-
-
-def _label(state: State | None) -> str:
-    if state is None or state.plan is None:
-        return _ASK
-    return button(state.plan)
 
 
 def _told(state: State | None) -> str:

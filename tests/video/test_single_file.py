@@ -193,6 +193,14 @@ def test_scales_of_fp8_are_multiplied_in(state, tmp_path, rows, ending):
     assert torch.allclose(loaded[name], state[name], atol=0.1 * float(state[name].abs().max()))
 
 
+def test_scales_of_another_network_in_the_file_are_its_own(files, state, tmp_path):
+    """A checkpoint with a text encoder whose scales belong to no weight of the transformer."""
+    other = {"text_encoders.umt5xxl.transformer.shared.scale_weight": torch.tensor(2.0)}
+    inside = {f"model.diffusion_model.{name}": tensor for name, tensor in state.items()}
+    file = wan_files.write({**inside, **other}, tmp_path / "x.safetensors")
+    same(transformer_file.load(transformer_file.look(file), torch.float32), files.pipe.transformer)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -15,10 +15,11 @@ pytest.importorskip("imageio_ffmpeg")
 wan_files = pytest.importorskip("wan_files")
 
 from vsf_lib.settings import Settings  # noqa: E402
-from vsf_lib.video import messages  # noqa: E402
+from vsf_lib.video import memory, messages  # noqa: E402
 from vsf_lib.video.files import read_frames, read_infotext  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
 from vsf_lib.video.process import Worker, WorkerError  # noqa: E402
+from vsf_lib.video.worker import Maker  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 OFF = Settings(method="off")
@@ -195,12 +196,91 @@ def test_a_killed_process_is_an_error(job, tmp_path):
 
 
 def test_out_of_memory_is_told_with_advice_and_the_next_is_made(job, tmp_path, sabotage):
-    with Worker(overlay=sabotage("raise torch.OutOfMemoryError('CUDA out of memory')")) as small:
-        result = small.make(job(), tmp_path / "x.mp4")
+    with Worker(overlay=sabotage("raise torch.cuda.OutOfMemoryError('CUDA out of memory')")) as small:
+        result = small.make(job(frames=33, offload="none"), tmp_path / "x.mp4")
         assert isinstance(result, messages.Failed)
         assert "out of memory" in result.message
-        assert "offload" in result.advice
+        assert result.advice == "make 17 frames", "on a CPU nothing can be offloaded"
         assert isinstance(small.make(job(), tmp_path / "x.mp4"), messages.Result)
+
+
+@pytest.mark.parametrize(
+    ("way", "frames", "advice"),
+    [
+        (None, 81, "close other programs, or choose a smaller model"),
+        ("none", 81, "choose offload “model”"),
+        ("model", 81, "choose offload “group”"),
+        ("group", 81, "make 41 frames"),
+        ("group", 17, "choose a smaller size"),
+        ("", 81, "make 41 frames"),
+    ],
+)
+@pytest.mark.parametrize("offload", ["auto", "none"])
+def test_the_advice_goes_on_from_what_was_chosen(job, tmp_path, monkeypatch, way, frames, advice, offload):
+    """Wherever memory runs out, while the parts move or later."""
+    torch = pytest.importorskip("torch")
+    from vsf_lib.video import loading
+
+    def load(job, device, dtype, chosen):
+        if way is not None:
+            chosen(way)
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(Maker, "_encoded", lambda *_: None)
+    maker = Maker(lambda event: None, lambda: False)
+    end = maker.run(job(frames=frames, offload=offload), tmp_path / "x.mp4")
+    assert (end.message, end.advice) == ("out of memory", advice)
+    assert maker._way is None, "it is forgotten with the model"
+
+
+@pytest.mark.parametrize("offload", ["auto", "none", "group"])
+def test_the_way_is_told_before_the_parts_move(monkeypatch, offload):
+    import torch
+
+    from vsf_lib.video import loading
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(loading, "arrange", full)
+    monkeypatch.setattr(loading, "_sizes", lambda pipe: [1])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+    told = []
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        loading.place(None, torch.device("cuda"), offload, told.append)
+    assert told == ["none" if offload == "auto" else offload]
+
+
+def test_too_little_memory_is_said_once_before_anything_is_loaded(job, tmp_path, monkeypatch):
+    events = []
+    maker = Maker(events.append, lambda: False)
+    bad = job(loras=[Lora(file=str(tmp_path / "gone.safetensors"))])
+    monkeypatch.setattr(memory, "free", lambda: 1000)
+    assert "there is no LoRA" in maker.run(bad, tmp_path / "x.mp4").message
+    assert events == [], "nothing is said of a job that cannot be made"
+    for _ in range(2):
+        assert isinstance(maker.run(job(), tmp_path / "x.mp4"), messages.Result)
+    notes = [event.text for event in events if isinstance(event, messages.Note)]
+    (scarce,) = (text for text in notes if "of memory" in text)
+    assert scarce == (
+        "this video needs about 2.1 GB of memory, and 0.0 GB are free: close other programs, or what a WebUI "
+        "has loaded"
+    )
+    assert events[0] == messages.Note(scarce)
+    monkeypatch.setattr(memory, "free", lambda: 2**40)
+    events.clear()
+    maker._forget()
+    maker.run(job(), tmp_path / "x.mp4")
+    assert not any("of memory" in event.text for event in events if isinstance(event, messages.Note))
+
+
+def test_a_job_that_is_wrong_leaves_the_loaded_model(job, tmp_path):
+    maker = Maker(lambda event: None, lambda: False)
+    maker.run(job(), tmp_path / "x.mp4")
+    pipe = maker._pipe
+    maker.run(job(model=str(tmp_path / "gone")), tmp_path / "x.mp4")
+    assert maker._pipe is pipe is not None
 
 
 def test_a_defect_is_told_as_one(job, tmp_path, sabotage):

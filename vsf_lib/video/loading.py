@@ -7,31 +7,33 @@ the only one that imports diffusers for this.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError, is_out_of_memory
+from vsf_lib.video.download.catalogue import is_id
+from vsf_lib.video.download.landing import INDEX, PIPELINE
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.single_file import text_encoder as text_file
 from vsf_lib.video.single_file import transformer as transformer_file
 from vsf_lib.video.single_file import vae as vae_file
+from vsf_lib.video.single_file.headers import SAFETENSORS, read_header
 from vsf_lib.video.single_file.parts import is_file, look
 
 if TYPE_CHECKING:
     import torch
 
-PIPELINE = "WanPipeline"
 _ROOM = 4 * 2**30
 """Bytes beside the weights: activations of 81 frames at 480p, and the VAE's in tiles."""
+_WEIGHTS = ("transformer", "vae", "text_encoder")
+"""The parts of a pipeline that have files of weights."""
 _OFFLOADS = {
     "none": "the whole model is on the GPU",
     "model": "one part at a time is on the GPU; the VAE works in tiles",
     "group": "one block at a time is on the GPU; the VAE works in tiles",
 }
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z")
 
 
 def key(job: VideoJob) -> tuple[Any, ...]:
@@ -48,63 +50,103 @@ def check(job: VideoJob) -> str:
     return source
 
 
-def load(job: VideoJob, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
-    """A pipeline without text encoder, its LoRAs active, and where its parts are kept; raises ModelError."""
+def load(
+    job: VideoJob,
+    device: torch.device,
+    dtype: torch.dtype,
+    chosen: Callable[[str], None] = lambda way: None,
+) -> tuple[Any, str]:
+    """A pipeline without text encoder, its LoRAs active, and where its parts are kept; raises ModelError.
+
+    `chosen` is told that place as `place` does.
+    """
     source = check(job)
     files = look(job)
-    with _told(job):
-        given: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
-        if files.vae is not None:
+    given: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
+    if files.vae is not None:
+        with _told(f"the VAE {job.vae}"):
             given["vae"] = vae_file.load(files.vae, dtype)
-        if files.transformer is not None:
+    if files.transformer is not None:
+        with _told(f"the transformer {job.model}"):
             given["transformer"] = transformer_file.load(files.transformer, dtype)
             pipe = _assembled(**given)
-        else:
-            pipe = _of_folder(source, dtype, **given)
+    else:
+        pipe = _of_folder(source, dtype, **given)
     pipe.set_progress_bar_config(disable=True)
     add_loras(pipe, job.loras)
-    return pipe, place(pipe, device, job.offload)
+    return pipe, place(pipe, device, job.offload, chosen)
 
 
 def load_text_encoder(job: VideoJob, dtype: torch.dtype) -> Any:
     """The pipeline with nothing but its text encoder and tokenizer, on the CPU; raises ModelError."""
     source = check(job)
     files = look(job)
-    with _told(job):
-        # They are loaded after the prompts are encoded; what is wrong with them is told before.
-        if files.transformer is not None:
+    # These are loaded after the prompts are encoded; what is wrong with them is told before.
+    if files.transformer is not None:
+        with _told(f"the transformer {job.model}"):
             transformer_file.empty(files.transformer)
-        if files.vae is not None:
+    if files.vae is not None:
+        with _told(f"the VAE {job.vae}"):
             vae_file.check(files.vae)
-        if files.text is None:
-            return _of_folder(source, dtype, transformer=None, vae=None)
+    if files.text is None:
+        return _of_folder(source, dtype, transformer=None, vae=None)
+    with _told(f"the text encoder {job.text_encoder}"):
         encoder, tokenizer = text_file.load(files.text, dtype)
         return _assembled(text_encoder=encoder, tokenizer=tokenizer, transformer=None, vae=None)
 
 
 @contextmanager
-def _told(job: VideoJob) -> Iterator[None]:
-    """What libraries raise about files, as ModelError."""
+def _told(what: str, look_closer: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """What libraries raise about `what`, as ModelError; `look_closer` may know a better reason."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
-        if not Path(job.model).expanduser().exists():
-            raise ModelError(
-                f"{job.model} is not on this machine yet: fetch it with --download, or in the page under "
-                "“Download models”"
-            ) from error
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load {job.model}: {said[0][:300]}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot load {what}: {look_closer() or lines[0][:300]}") from error
 
 
 def _of_folder(source: str, dtype: torch.dtype, **parts: Any) -> Any:
-    from diffusers import WanPipeline
+    """The pipeline in a folder or in the hub's cache, with `parts` instead of its own."""
+    wanted = [part for part in _WEIGHTS if part not in parts]
+    folder = _folder(source, wanted)
+    with _told(source, lambda: _damaged(folder, wanted)):
+        from diffusers import WanPipeline
 
-    return WanPipeline.from_pretrained(
-        source, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **parts
-    )
+        return WanPipeline.from_pretrained(
+            str(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True, **parts
+        )
+
+
+def _folder(source: str, wanted: list[str]) -> Path:
+    """Where a pipeline lies; raises ModelError for a hub id that is not here, or not all of it."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import try_to_load_from_cache
+
+    remedy = "fetch it with --download, or in the page under “Download models”"
+    index = try_to_load_from_cache(source, INDEX)
+    if not isinstance(index, str):
+        raise ModelError(f"{source} is not on this machine yet: {remedy}")
+    folder = Path(index).parent
+    for part in wanted:
+        if not any((folder / part).glob(f"*{SAFETENSORS}")):
+            raise ModelError(f"the {part} of {source} is not on this machine yet: {remedy}")
+    return folder
+
+
+def _damaged(folder: Path, wanted: list[str]) -> str:
+    """Which file of a pipeline cannot be read, and whose it is; nothing if all can."""
+    for part in wanted:
+        for file in sorted((folder / part).glob(f"*{SAFETENSORS}")):
+            try:
+                read_header(file)
+            except ModelError as error:
+                return f"of its {part}, {error}"
+    return ""
 
 
 def _assembled(**parts: Any) -> Any:
@@ -116,15 +158,22 @@ def _assembled(**parts: Any) -> Any:
     return WanPipeline(scheduler=scheduler, **parts)
 
 
-def place(pipe: Any, device: torch.device, offload: str) -> str:
-    """Puts the parts of `pipe` where they will work from; says which way was taken, nothing on a CPU."""
+def place(
+    pipe: Any, device: torch.device, offload: str, chosen: Callable[[str], None] = lambda way: None
+) -> str:
+    """Puts the parts of `pipe` where they will work from; says which way was taken, nothing on a CPU.
+
+    `chosen` is told the way, or nothing on a CPU, before the first part moves, which may be too large.
+    """
     if device.type == "cpu":
+        chosen("")
         pipe.to(device)
         return ""
     import torch
 
     if offload == "auto":
         offload = choose(_sizes(pipe), torch.cuda.mem_get_info(device)[0])
+    chosen(offload)
     arrange(pipe, device, offload)
     return f"offload: {offload}, {_OFFLOADS[offload]}"
 
@@ -170,14 +219,14 @@ def check_model(model: str) -> str:
     if is_file(model):
         return str(path)
     if not path.is_dir():
-        if path.exists() or not _HUB_ID.match(model):
+        if path.exists() or not is_id(model):
             raise ModelError(
                 f"there is no folder {model}: give the folder of a Wan model in diffusers' format, or the "
                 "file of a transformer"
             )
         return model
     try:
-        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path} is no model in diffusers' format: its model_index.json is missing or damaged"

@@ -5,15 +5,17 @@ Reads file headers only. Knows no model: the parameters of a stage's files are w
 
 from __future__ import annotations
 
-import json
-import struct
+import math
 from pathlib import Path
 
+from vsf_lib.errors import ModelError
 from vsf_lib.video.job import VideoJob
+from vsf_lib.video.single_file.headers import SAFETENSORS, read_header
+from vsf_lib.video.single_file.parts import look
+from vsf_lib.video.single_file.weights import Part
 
 _ROOM = 2 * 2**30
 """Bytes beside the weights: the packages, and what is worked on."""
-_LONGEST_HEADER = 100 * 2**20
 
 
 def shortage(job: VideoJob, *, bytes_each: int, free: int | None) -> str:
@@ -28,16 +30,22 @@ def shortage(job: VideoJob, *, bytes_each: int, free: int | None) -> str:
 
 
 def need(job: VideoJob, bytes_each: int) -> int | None:
-    """Bytes of main memory: the text encoder comes and goes before the rest, so the larger of both counts."""
-    stages = [[job.text_encoder or job.model], [job.model, job.vae]]
-    within = [("text_encoder",), ("transformer", "vae")]
-    sizes = []
-    for sources, parts in zip(stages, within, strict=True):
-        files = [file for source in sources if source for file in _files(Path(source).expanduser(), parts)]
-        if not files:
-            return None
-        sizes.append(sum(_bytes(file, bytes_each) for file in files))
-    return max(sizes) + _ROOM
+    """Bytes of main memory: the text encoder comes and goes before the rest, so the larger of both counts.
+
+    None where it cannot be told: a model that is not here, or a file that cannot be used.
+    """
+    try:
+        files = look(job)
+    except ModelError:
+        return None
+    folder = Path(job.model).expanduser()
+    texts = folder / "text_encoder" if files.text is None else files.text.encoder
+    transformer = files.transformer or folder / "transformer"
+    vae = files.vae or folder / "vae"
+    sizes = [[_bytes(part, bytes_each) for part in stage] for stage in ([texts], [transformer, vae])]
+    if not all(size for stage in sizes for size in stage):
+        return None
+    return max(map(sum, sizes)) + _ROOM
 
 
 def free() -> int | None:
@@ -52,34 +60,22 @@ def free() -> int | None:
 def parameters(file: Path) -> int | None:
     """How many numbers a .safetensors file holds, by its header; None for a damaged one."""
     try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > _LONGEST_HEADER:
-                return None
-            header = json.loads(opened.read(length))
-    except (OSError, ValueError, struct.error):
+        return sum(math.prod(entry.shape) for entry in read_header(file).tensors.values())
+    except ModelError:
         return None
-    count = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        size = 1
-        for length in tensor["shape"]:
-            size *= length
-        count += size
-    return count
 
 
-def _files(source: Path, parts: tuple[str, ...]) -> list[Path]:
-    if source.is_file():
-        return [source]
-    inside = [source / part for part in parts if (source / part).is_dir()] or [source]
-    return [file for folder in inside for file in sorted(folder.glob("*.safetensors"))]
-
-
-def _bytes(file: Path, bytes_each: int) -> int:
-    count = parameters(file) if file.suffix.lower() == ".safetensors" else None
-    return file.stat().st_size if count is None else count * bytes_each
+def _bytes(part: Part | Path, bytes_each: int) -> int:
+    """What a network becomes, of its tensors in a file or of the files in its folder; 0 if it has none."""
+    if isinstance(part, Part):
+        if part.header.gguf:  # stays as small as it is
+            return part.header.path.stat().st_size
+        tensors = part.header.tensors
+        return bytes_each * sum(math.prod(tensors[name].shape) for name in set(part.names.values()))
+    # A second ending is a variant, such as `.fp16`, which is not what is loaded.
+    files = [file for file in sorted(part.glob(f"*{SAFETENSORS}")) if "." not in file.stem]
+    counts = [(file, parameters(file)) for file in files]
+    return sum(file.stat().st_size if count is None else count * bytes_each for file, count in counts)
 
 
 def _gigabytes(size: int) -> str:

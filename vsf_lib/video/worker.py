@@ -84,6 +84,8 @@ class Maker:
         self._stopped = stopped
         self._key: Any = None
         self._pipe: Any = None
+        self._way: str | None = None
+        """Of offloading the pipeline, nothing on a CPU; None before its parts have a place."""
         self._texts_key: Any = None
         self._texts: Any = None
 
@@ -100,27 +102,29 @@ class Maker:
         except Exception as error:
             traceback.print_exc()
             if is_out_of_memory(error):
+                advice = _smaller(job, self._way)
                 self._forget()
-                return messages.Failed("out of memory", advice=_smaller(job))
+                return messages.Failed("out of memory", advice=advice)
             return messages.Failed(f"{type(error).__name__}: {error}"[:500], defect=True)
 
     def _make(self, job: VideoJob, path: Path) -> messages.Event:
         from vsf_lib.video.files import write_video
-        from vsf_lib.video.loading import key, load
+        from vsf_lib.video.loading import check, key, load
         from vsf_lib.video.preview import picture
         from vsf_lib.video.sampling import Stopped, Watch, make
 
         began = time.monotonic()
         device, dtype = _machine()
         if self._key != key(job):
+            check(job)
             self._forget()  # before the text encoder needs room
             scarce = memory.shortage(job, bytes_each=dtype.itemsize, free=memory.free())
             if scarce:
-                self._emit(messages.Note(f"{scarce}: close other programs, or free the WebUI's checkpoint"))
+                self._emit(messages.Note(f"{scarce}: close other programs, or what a WebUI has loaded"))
         texts = self._encoded(job, dtype)
         if self._pipe is None:
             self._stage("loading")
-            self._pipe, placed = load(job, device, dtype)
+            self._pipe, placed = load(job, device, dtype, self._chosen)
             self._key = key(job)
             if placed:
                 self._emit(messages.Note(placed))
@@ -157,11 +161,14 @@ class Maker:
             self._texts_key = key(job)
         return self._texts
 
+    def _chosen(self, way: str) -> None:
+        self._way = way
+
     def _stage(self, stage: str) -> None:
         self._emit(messages.Progress(stage))
 
     def _forget(self) -> None:
-        self._pipe = self._key = None
+        self._pipe = self._key = self._way = None
         gc.collect()
         import torch
 
@@ -177,9 +184,11 @@ def _machine() -> tuple[Any, Any]:
     return torch.device("cpu"), torch.float32
 
 
-def _smaller(job: VideoJob) -> str:
-    """The next smaller setting."""
-    following = {"auto": "model", "none": "model", "model": "group"}.get(job.offload)
+def _smaller(job: VideoJob, way: str | None) -> str:
+    """What needs less memory than it had, with the pipeline's parts kept in a `way`."""
+    if way is None:
+        return "close other programs, or choose a smaller model"
+    following = {"none": "model", "model": "group"}.get(way)
     if following:
         return f"choose offload “{following}”"
     if job.frames > 17:

@@ -226,15 +226,20 @@ BASELINES: Mapping[str, Preset] = MappingProxyType(
 )
 
 
+WAN = "wan2.1-causvid"
+"""The kind of the models that videos are made with."""
+
+
 def kinds() -> tuple[str, ...]:
     """The kinds of model that have a preset of their own."""
     return tuple(dict.fromkeys(preset.kind for preset in PRESETS))
 
 
-def preset_for(model: str, *, strong: bool = False) -> Preset:
+def preset_for(model: str, *, strong: bool = False, usual: str = "") -> Preset:
     """The preset for a kind, a model's name, hub id, file or folder.
 
-    Without a strong preset of its own a model gets its ordinary one, an unknown one `UNKNOWN`.
+    Without a strong preset of its own a model gets its ordinary one. An unknown one gets that of the kind
+    `usual`, where only such models can be meant, else `UNKNOWN`.
     """
     name = _plain(model)
     # A folder on the way ("scenes/sd3.5-large-turbo") must not win over the model's own name.
@@ -243,6 +248,7 @@ def preset_for(model: str, *, strong: bool = False) -> Preset:
         [preset for preset in PRESETS if preset.kind == name]
         or [preset for preset in PRESETS if re.search(preset.pattern, last)]
         or [preset for preset in PRESETS if re.search(preset.pattern, name)]
+        or [preset for preset in PRESETS if preset.kind == usual]
     )
     kind = [preset for preset in found if preset.kind == found[0].kind]
     return next((preset for preset in kind if preset.strong == strong), kind[0] if kind else UNKNOWN)

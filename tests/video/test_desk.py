@@ -82,6 +82,7 @@ def test_lists_are_what_is_there(desk, places):
     assert nowhere.shelf.lora_names() == []
     assert all("Wan-AI/" in name for name in nowhere.shelf.model_names())
     assert desk.preset("Wan2.1-T2V-1.3B").alpha == 1.5
+    assert desk.preset("my own folder", strong=True).alpha == 1.7, "only Wan makes videos here"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,8 @@ def test_lists_are_what_is_there(desk, places):
         ({"model": ""}, SettingsError, "no model is chosen"),
         ({"alpha": -1}, SettingsError, "alpha is -1"),
         ({"frames": 6}, SettingsError, "5 or 9"),
+        ({"model": "someone/nothing"}, SettingsError, "not on this machine"),
+        ({"model": "/nix/da"}, SettingsError, "not on this machine"),
         ({"loras": "a:b|c"}, SettingsError, "cannot be a LoRA"),
         ({"colour": 1}, SettingsError, "no setting 'colour'"),
     ],
@@ -243,8 +246,11 @@ def test_a_job_that_waits_is_changed_and_one_that_runs_is_not(desk):
     id = desk.add({**FORM, "model": "klein"})
     desk.save(id, {**FORM, "model": "klein", "prompt": "a blue bird"})
     assert desk.queue.entry(id).job.prompt == "a blue bird"
-    with pytest.raises(SettingsError, match="only a running job"):
+    assert "before it began" in desk.cancel(id)
+    assert desk.queue.entry(id).state == CANCELLED
+    with pytest.raises(SettingsError, match="nothing to cancel"):
         desk.cancel(id)
+    assert desk.queue.again(id) == id
     desk.queue.paused = False
     desk.runner.wake()
     until(lambda: desk.queue.entry(id).state == DONE)

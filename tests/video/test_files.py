@@ -181,3 +181,17 @@ def test_wrong_names_and_frames_are_told(tmp_path):
         write_video(tmp_path / "x.avi", moving(), TEXT)
     with pytest.raises(OutputError, match="no frames"):
         write_video(tmp_path / "x.mp4", moving().astype(float), TEXT)
+
+
+def test_pictures_are_those_of_one_video(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), np.uint8)
+    write_video(tmp_path / "a.png", frames, "long\nSteps: 1")
+    write_video(tmp_path / "a.png", frames[:2], "short\nSteps: 1")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["00000.png", "00001.png"]
+    assert read_infotext(tmp_path / "a") == read_infotext(tmp_path / "a.png") == "short\nSteps: 1"
+    assert read_infotext(tmp_path / "a.txt") == "short\nSteps: 1"
+    (tmp_path / "a" / "mine.png").write_bytes(b"x")
+    with pytest.raises(OutputError, match="other files, such as mine"):
+        write_video(tmp_path / "a.png", frames, "long\nSteps: 1")
+    assert len(list((tmp_path / "a").iterdir())) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.txt"], "nothing unfinished is left"

@@ -138,3 +138,12 @@ def test_the_infotext_brings_everything_back(prompt, negative, file, weight, fra
 def test_a_picture_is_no_video():
     with pytest.raises(SettingsError, match="not the parameters of a video"):
         VideoJob.from_infotext("a car\nSteps: 8, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 64x64")
+
+
+@pytest.mark.parametrize("text", ["x.safetensors:abc", "x.SafeTensors:", "x.safetensors:0.5:1"])
+def test_a_weight_that_is_none_is_told(text):
+    if text.endswith(":"):
+        assert Lora.parse(text).weight == 1
+        return
+    with pytest.raises(SettingsError, match="is no number"):
+        Lora.parse(text)

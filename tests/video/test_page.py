@@ -165,7 +165,9 @@ def test_a_public_page_offers_neither_files_nor_paths(tmp_path: Path) -> None:
         page.until(lambda: page.shows("#vsf_video_again"), "no page")
         assert not page.shows("#vsf_video_delete")
         assert not page.shows("#vsf_video_folder")
+        assert "open to others" in page.find("body").text
         page.fill_form("/etc")
-        page.generate()
-        assert [entry.job.model for entry in desk.queue.entries()] == [desk.shelf.model_names()[0]]
+        page.click("#vsf_video_generate")
+        page.until(lambda: "not on this machine" in page.said(), "no word of the model")
+        assert desk.queue.entries() == []
     desk.close()

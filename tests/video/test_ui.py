@@ -156,3 +156,17 @@ def test_what_stops_the_queue_is_shown(desk, page):
     assert desk.runner
     (desk.places.data / "queue.sqlite").write_bytes(b"x" * 4096)
     assert "is damaged" in page._look(0, {})[0]
+
+
+def test_what_is_looked_at_stays_while_the_next_is_made(desk, page):
+    first, second = row(desk), row(desk)
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.done(first, str(desk.places.outputs / "gone.mp4"), "its text")
+    desk.queue.paused = True
+    seen = page._look(first, {})
+    assert "its file is gone" in seen[2]["choices"][0][0]
+    assert seen[6] == "its text"
+    while_waiting = page._look(second, seen[-1])
+    assert "value" not in while_waiting[4]
+    assert while_waiting[-1]["shown"] == seen[-1]["shown"]

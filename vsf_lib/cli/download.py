@@ -14,7 +14,7 @@ from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.video import messages
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import fetch, found, spoken
-from vsf_lib.video.download.landing import spoken_size
+from vsf_lib.video.download.landing import INDEX, is_cached, spoken_size
 from vsf_lib.video.job import Lora, VideoJob
 
 MODELS = Path("models", "diffusers")
@@ -43,12 +43,14 @@ def _model(name: str, download: bool) -> str:
     folder = found(MODELS, source.id)
     if folder is None and download:
         folder = _fetch(source, MODELS)
+    if folder is None and (MODELS / source.name / INDEX).is_file():
+        folder = MODELS / source.name  # made elsewhere, or moved since
     if folder is not None:
         return str(folder.absolute())
-    if not _cached(source.id):
+    if not is_cached(source.id):
         raise ModelError(
-            f"{name} is not on this machine: add --download to fetch it into {MODELS}, or give the folder "
-            "of a model"
+            f"{name} is not on this machine: give the folder of a model or, if it is a name on the hub, add "
+            f"--download to fetch it into {MODELS}"
         )
     return name
 
@@ -89,15 +91,6 @@ def _fetch(source: Source, root: Path) -> Path:
         raise KeyboardInterrupt
     note(f"fetched {path}", prefix="")
     return path
-
-
-def _cached(id: str) -> bool:
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        return isinstance(try_to_load_from_cache(id, "model_index.json"), str)
-    except (ImportError, ValueError):
-        return False
 
 
 class _Line:

@@ -18,6 +18,7 @@ from vsf_lib.cli.guidance import add_guidance
 from vsf_lib.cli.output import open_output
 from vsf_lib.cli.request import explicit, preset_named
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.presets import WAN, preset_for
 from vsf_lib.settings import Settings
 from vsf_lib.video import messages
 from vsf_lib.video.job import SIZES, UNIPC, USUAL_FRAMES, Format, Lora, Offload, VideoJob
@@ -180,9 +181,7 @@ def _settings(args: Namespace, older: VideoJob | None, model: str) -> Settings:
     if older is not None and args.preset is None and args.method in (None, older.settings.method):
         base = older.settings.model_dump()
     else:
-        base = dict(
-            preset_named(args.preset, args.method, model or VideoJob.model_fields["model"].default).values
-        )
+        base = dict(preset_named(args.preset, args.method, preset_for(model, usual=WAN).kind).values)
         if older is not None:
             base["negative_prompt"] = older.settings.negative_prompt
     return Settings.create(**{**base, **given})

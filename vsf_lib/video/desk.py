@@ -13,7 +13,7 @@ from typing import Any
 
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.files import show_folder
-from vsf_lib.presets import preset_for
+from vsf_lib.presets import WAN, preset_for
 from vsf_lib.settings import Settings
 from vsf_lib.video import overlay
 from vsf_lib.video.download.catalogue import Source
@@ -176,10 +176,13 @@ class Desk:
         self.queue.edit(id, self.job(values))
 
     def cancel(self, id: int) -> str:
-        """Stops the job that runs; says what happened."""
+        """Stops the job that runs, or takes one that waits out of the row; says what happened."""
         entry = self.queue.entry(id)
+        if entry.state == WAITING:
+            self.queue.withdraw(id)
+            return f"job {id} is cancelled before it began"
         if entry.state != RUNNING:
-            raise SettingsError(f"job {id} is {entry.state}, and only a running job can be cancelled")
+            raise SettingsError(f"job {id} is {entry.state}: there is nothing to cancel")
         if self.runner.state.elsewhere:
             raise SettingsError(f"job {id} is made by another program on this machine: cancel it there")
         self.runner.cancel(id)
@@ -234,8 +237,8 @@ class Desk:
             self.downloads.ask(source)
 
     def preset(self, model: str, *, strong: bool = False) -> Settings:
-        """Suggested values for a model."""
-        return preset_for(model, strong=strong).settings()
+        """Suggested values for a model, whose folder may have any name: Wan's for all."""
+        return preset_for(model, strong=strong, usual=WAN).settings()
 
     @property
     def _packages(self) -> Path:

@@ -6,7 +6,9 @@ all, beside a `.txt` of the same name. Knows no model.
 
 from __future__ import annotations
 
+import errno
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +29,8 @@ _CONTAINERS = "mov,mp4,matroska,webm,gif"
 """All that is read: other formats, such as a playlist under a video's name, make ffmpeg open other files."""
 _PATIENCE = 120.0
 """Seconds for reading a file that somebody gave."""
+_FULL = 256 - errno.ENOSPC
+"""What ffmpeg returns as the disk is full: its own errors are negative, and cut to a byte."""
 _SPECIAL = re.compile(r"([=;#\\\n])")
 _LOSSLESS_CRF, _WORST_CRF = 8, 35
 """H.264's and VP9's scale at quality 10 and 1."""
@@ -59,11 +63,14 @@ def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16,
 
 def read_infotext(path: Path) -> str:
     """The parameters that a file carries, or its `.txt`; raises SettingsError where there are none."""
+    pictures = path if path.is_dir() else path.with_suffix("") if path.suffix.lower() == ".png" else None
+    if pictures is not None and not path.is_file() and (pictures / "00000.png").is_file():
+        path = pictures / "00000.png"
     if not path.is_file():
         raise SettingsError(f"there is no file {path}")
     if path.suffix.lower() == ".png":
         return read_png(path)
-    text = _tags(path)
+    text = "" if path.suffix.lower() == ".txt" else _tags(path)
     beside = path.with_suffix(".txt")
     if not text and beside.is_file():
         text = beside.read_text(encoding="utf-8").removesuffix("\n")
@@ -88,9 +95,8 @@ def delete_video(path: Path) -> None:
     """Deletes what `write_video` made, its `.txt` too, and nothing else; raises OutputError."""
     try:
         if path.is_dir():
-            for picture in path.glob("*.png"):
-                if picture.stem.isdigit():
-                    picture.unlink()
+            for picture in filter(_is_picture, path.iterdir()):
+                picture.unlink()
             path.rmdir()
         path.unlink(missing_ok=True)
         path.with_suffix(".txt").unlink(missing_ok=True)
@@ -98,10 +104,25 @@ def delete_video(path: Path) -> None:
         raise OutputError(f"cannot delete {path}: {reason(error)}") from error
 
 
+def _is_picture(path: Path) -> bool:
+    return path.suffix == ".png" and path.stem.isdigit()
+
+
 def _write_pictures(folder: Path, frames: np.ndarray, infotext: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, frame in enumerate(frames):
-        write_png(folder / f"{number:05d}.png", Image.fromarray(frame), infotext)
+    """All of them or none, and none of an older video's among them."""
+    other = next((path.name for path in folder.glob("*") if not _is_picture(path)), None)
+    if other is not None:
+        raise OutputError(f"{folder} holds other files, such as {other}: choose another folder")
+    part = folder.with_name(f".vsf-{secrets.token_hex(8)}.part")
+    try:
+        part.mkdir()
+        for number, frame in enumerate(frames):
+            write_png(part / f"{number:05d}.png", Image.fromarray(frame), infotext)
+        if folder.is_dir():
+            delete_video(folder)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     with written_whole(folder.with_suffix(".txt")) as text:
         text.write_text(infotext + "\n", encoding="utf-8", newline="\n")
     return folder
@@ -181,6 +202,8 @@ def _ffmpeg(
         raise refuse(f"ffmpeg did not end within {patience:g} s: the file is damaged or too long") from error
     said = done.stderr.decode("utf-8", "replace")
     if done.returncode:
+        if done.returncode == _FULL or "No space left" in said:
+            raise refuse("no space left on the disk")
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "no reason given")
         raise refuse(f"ffmpeg failed ({done.returncode}): {last.strip()[:300]}")
     return done.stdout, said

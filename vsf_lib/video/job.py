@@ -16,6 +16,7 @@ from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.metadata import Parameters, format_parameters, parse_parameters
 from vsf_lib.settings import Settings
 
+WEIGHTS = ".safetensors"
 Format = Literal["mp4", "webm", "gif", "png"]
 Offload = Literal["auto", "none", "model", "group"]
 
@@ -66,14 +67,19 @@ class Lora(BaseModel):
     @classmethod
     def parse(cls, text: str) -> Lora:
         """`FILE` or `FILE:WEIGHT`; a Windows drive's colon is none."""
-        match = re.fullmatch(r"(?P<file>.+?)(?::(?P<weight>[-+.\d]+))?", text.strip())
+        ending = re.escape(WEIGHTS)
+        match = re.fullmatch(
+            rf"(?P<file>.+{ending})(?::(?P<weight>.*))?|(?P<other>.+?)(?::(?P<number>[-+.\d]+))?",
+            text.strip(),
+            re.IGNORECASE,
+        )
         if match is None:
             raise SettingsError("a LoRA is empty: give FILE or FILE:WEIGHT")
         try:
-            weight = float(match["weight"] or 1)
+            weight = float(match["weight"] or match["number"] or 1)
         except ValueError:
             raise SettingsError(f"the LoRA's weight in {text!r} is no number: give FILE:WEIGHT") from None
-        return _checked(cls, {"file": match["file"], "weight": weight})
+        return _checked(cls, {"file": match["file"] or match["other"], "weight": weight})
 
     def __str__(self) -> str:
         return f"{self.file}:{self.weight:g}"

@@ -124,6 +124,12 @@ class Queue:
             order.insert(max(0, to), id)
             self._number(db, order)
 
+    def withdraw(self, id: int) -> None:
+        """A job that waits is cancelled: it stays in the history, and can be made again."""
+        with self._change() as db:
+            self._must_be(db, id, WAITING)
+            self._set(db, id, state=CANCELLED, ended=time.time())
+
     def remove(self, id: int, *states: str) -> None:
         """Forgets a job that does not run, or is in one of `states`; its file stays."""
         with self._change() as db:

@@ -5,6 +5,7 @@ Owns what a visitor may name: what the lists offer, and any path where that is a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.video.download.catalogue import BASES, Source
 from vsf_lib.video.download.landing import found as fetched
+from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.single_file.found import Found, search, walk
 from vsf_lib.video.single_file.headers import GGUF, SAFETENSORS
 
@@ -38,6 +40,10 @@ class Shelf:
         found = self._found()
         there = [*self._folders(), *self._named(found, found.transformers)]
         return [*there, *(id for id in _HUB if self._fetched(id) is None)]
+
+    def has_models(self) -> bool:
+        """Whether a video can be made without a download."""
+        return bool(self._folders() or self._found().transformers)
 
     def lora_names(self) -> list[str]:
         """LoRA files, with the folders that they are in."""
@@ -65,6 +71,13 @@ class Shelf:
             return str(folder)
         if not self.paths and name not in _HUB:
             raise SettingsError(f"{name} is not among the models of this server")
+        last = re.split(r"[\\/]", name.rstrip("\\/"))[-1]
+        if not (Path(name).expanduser().exists() or is_cached(name)):
+            if last in folders:  # made elsewhere, or moved since
+                return str(folders[last])
+            if last in files:
+                return str(files[last])
+            raise SettingsError(f"the model {name} is not on this machine: choose another, or download one")
         return name
 
     def lora(self, name: str) -> str:

@@ -189,6 +189,16 @@ def found(root: Path, id: str) -> Path | None:
     return folder if _read(folder / _ORIGIN).get("source", id) == id else None
 
 
+def is_cached(id: str) -> bool:
+    """Whether the hub's own cache on this machine has that model."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        return isinstance(try_to_load_from_cache(id, INDEX), str)
+    except (ImportError, ValueError):  # no such package, or no name of the hub's
+        return False
+
+
 def free_space(folder: Path) -> int:
     """Bytes on the disk of a folder that may not be there yet."""
     while not folder.exists() and folder != folder.parent:

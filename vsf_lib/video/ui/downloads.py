@@ -26,7 +26,7 @@ class DownloadPanel:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         offers = [(f"{offer.label}: {offer.about}", str(offer.source)) for offer in (*BASES, *LORAS)]
-        with gr.Accordion("Download models", open=False, elem_id="vsf_video_downloads"):
+        with gr.Accordion("Download models", open=not desk.shelf.has_models(), elem_id="vsf_video_downloads"):
             self._source = gr.Dropdown(
                 label="What to download", choices=offers, value=offers[0][1], allow_custom_value=True,
                 elem_id="vsf_video_source", info="or any OWNER/NAME or OWNER/NAME/FILE of the hub",

@@ -19,13 +19,17 @@ from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.progress import overview, spoken
-from vsf_lib.video.queue import RUNNING, WAITING, Entry
+from vsf_lib.video.queue import DONE, RUNNING, WAITING, Entry
 from vsf_lib.video.ui.downloads import DownloadPanel
 from vsf_lib.video.ui.form import QUIET, Form
 
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""
 _HISTORY = 50
+_PUBLIC = (
+    "This page is open to others, so installing, downloading, deleting and free paths are off: it offers the "
+    "models and LoRAs in this machine's folders."
+)
 _NONE_CHOSEN = "no job is chosen: click one in the queue or the history"
 _QUEUE_ACTS = {
     "cancel": "Cancel",
@@ -50,7 +54,6 @@ class _Page:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._said = gr.HTML(elem_id="vsf_video_note")
         with gr.Row(visible=bool(desk.lacks())) as self._packages:
             gr.Markdown(
                 "Videos need other versions of some packages than this WebUI has. They are put into a folder "
@@ -72,6 +75,9 @@ class _Page:
                     self._free = gr.Button(
                         desk.frees or "Free", visible=bool(desk.frees), elem_id="vsf_video_free"
                     )
+                self._said = gr.HTML(elem_id="vsf_video_note")
+                if not desk.rights.install:
+                    gr.HTML(_say(_PUBLIC, bad=False))
                 self._build_jobs()
 
     def _build_jobs(self) -> None:
@@ -132,13 +138,16 @@ class _Page:
                 self._look, inputs=look, outputs=live, **QUIET
             )
         filled = [*self._form.outputs, self._said]
-        self._reuse.click(restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET)
+        away: dict[str, Any] = {"outputs": [self._save], **QUIET}  # the form holds another job now
+        self._reuse.click(
+            restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET
+        ).then(lambda: gr.update(visible=False), **away)
         self._dropped.upload(
             restore(lambda path: self._desk.restored(Path(path))),
             inputs=[self._dropped],
             outputs=filled,
             **QUIET,
-        )
+        ).then(lambda: gr.update(visible=False), **away)
         if self._downloads is not None:
             self._downloads.connect()
         self._install.click(self._set_up, outputs=[self._packages, self._said])
@@ -178,7 +187,8 @@ class _Page:
             id = self._desk.add(self._form.values(*values))
         except VSFError as error:
             return [_say(str(error), bad=True), gr.update()]
-        return [_say(f"job {id} is in the queue", bad=False), id]
+        paused = ", which is paused" if self._desk.queue.paused else ""
+        return [_say(f"job {id} is in the queue{paused}", bad=False), id]
 
     def _edit(self, id: int) -> list[Any]:
         """The job in the form, and a button that puts it back."""
@@ -225,6 +235,7 @@ class _Page:
         elif name == "folder":
             desk.open_folder(id)
         elif name == "delete":
+            said = f"job {id} and its file are deleted"
             path = Path(queue.entry(id).path)
             copies = _copies(path, Path(self._video.GRADIO_CACHE))
             desk.delete(id)
@@ -255,6 +266,8 @@ class _Page:
             return [_say(str(error), bad=True), *[gr.update()] * 6, seen]
         chosen = next((entry for entry in [*queue, *history] if entry.id == id), None)
         shown = (chosen.path, chosen.infotext) if chosen else ("", "")
+        if chosen in queue and seen.get("shown"):
+            shown = seen["shown"]  # what is looked at stays until there is something new
         fresh: dict[str, Any] = {
             "queue": ([(_line(entry), entry.id) for entry in queue], id if chosen in queue else None),
             "history": ([(_line(entry), entry.id) for entry in history], id if chosen in history else None),
@@ -306,6 +319,7 @@ def _line(entry: Entry) -> str:
         f"{job.width}x{job.height}, {job.frames} frames",
         "" if entry.seconds is None else spoken(entry.seconds),
         entry.message[:200],
+        "its file is gone" if entry.state == DONE and not Path(entry.path).exists() else "",
     ]
     return " · ".join(part for part in parts if part)
 

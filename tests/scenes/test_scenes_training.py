@@ -282,6 +282,16 @@ def test_every_weight_has_one_optimiser_and_embeddings_have_adam(untrained: Any)
         assert id(outer.weight) in rest
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_may_go_faster_than_adam() -> None:
+    net = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.Linear(4, 4)])})
+    optimisers = muon_and_adam([net], 1e-3, times=10.0)
+    run_steps(1, 1e-3, optimisers, lambda _: net["blocks"][0](torch.ones(1, 4)).sum())
+    muon, adam = (optimiser.param_groups[0]["lr"] for optimiser in optimisers)
+    assert muon == pytest.approx(10 * adam)
+    assert adam == pytest.approx(1e-5), "the first step of the warm-up"
+
+
 def test_pixels_and_images_are_inverse() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
     pixels = to_pixels(images)

@@ -155,7 +155,7 @@ def flux_stages(model: str, work: Path, scale: float, device: str, workers: int 
     dev: Stage = (
         "flux-dev",
         "flux-dev.pt",
-        lambda: flux_distil.train_dev(work, steps=n(12000), batch=64, device=device, workers=workers),
+        lambda: flux_distil.train_dev(work, steps=n(9000), batch=64, device=device, workers=workers),
     )
     traces: Stage = (
         "traces",

@@ -218,10 +218,12 @@ def _share_gradients(parameters: list[nn.Parameter]) -> None:
         start += p.numel()
 
 
-def muon_and_adam(modules: Iterable[nn.Module], learning_rate: float) -> list[torch.optim.Optimizer]:
+def muon_and_adam(
+    modules: Iterable[nn.Module], learning_rate: float, times: float = 1.0
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, Adam for the rest.
 
-    Muon's step is scaled to the size of Adam's, so that one learning rate serves both.
+    Muon's step is scaled to the size of Adam's, so that one learning rate serves both, or `times` it.
     """
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -230,7 +232,12 @@ def muon_and_adam(modules: Iterable[nn.Module], learning_rate: float) -> list[to
             inside = parameter.ndim == 2 and ".weight" in name and ("blocks." in name or "layers." in name)
             (hidden if inside and "norm" not in name else rest).append(parameter)
     return [
-        torch.optim.Muon(hidden, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            [{"params": hidden, "times": times}],
+            lr=learning_rate,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
         torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.97), weight_decay=0.01, fused=True),
     ]
 
@@ -252,7 +259,7 @@ def run_steps(
     total = 0.0
     for step in range(start, steps):
         for group in groups:
-            group["lr"] = cosine(step, steps, learning_rate, start=start)
+            group["lr"] = group.get("times", 1.0) * cosine(step, steps, learning_rate, start=start)
         loss = loss_at(step)
         for parameter in parameters:
             parameter.grad = None

@@ -43,6 +43,8 @@ KEPT = 4096
 At 6 times the student learned many by heart: a loss of 0.51 on them, 0.66 on new ones.
 """
 FRESH = 2
+MUON = 10.0
+"""Muon's learning rate by Adam's. At 1, 4 and 13 the loss after 120 steps was 1.53, 1.38 and 1.28."""
 
 
 class Lessons:
@@ -173,7 +175,7 @@ def _train_dev(
     for _ in range(min(32, steps)):
         lessons.add(each)
     average = Average([student], 0.998)
-    optimisers = muon_and_adam([student], learning_rate)
+    optimisers = muon_and_adam([student], learning_rate, MUON)
 
     def loss_at(step: int) -> Tensor:
         if step % FRESH == 0:
@@ -274,7 +276,7 @@ def _train_schnell(
     torch.manual_seed(seed + rank + start)
     rng = np.random.default_rng(seed + rank + start)
     average = Average([student], 0.998)
-    optimisers = muon_and_adam([student], learning_rate)
+    optimisers = muon_and_adam([student], learning_rate, MUON)
     sigmas = flux.flux_sigmas(FEW)
 
     def loss_at(step: int) -> Tensor:

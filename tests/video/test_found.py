@@ -136,7 +136,7 @@ BAD = {
     "an alignment in a list": gguf_header(pair(ALIGNMENT, 9, struct.pack("<IQI", 4, 1, 32))),
     "an alignment that is no number": gguf_header(pair(ALIGNMENT, 12, struct.pack("<d", float("nan")))),
     "lists in lists": gguf_header(pair("x", 9, LISTS)),
-    "a million axes": gguf_header(tensors=1) + struct.pack("<QBI", 1, 120, 1 << 20) + bytes(8 << 20),
+    "a million axes": gguf_header(tensors=1) + struct.pack("<QBI", 1, 120, 1 << 20) + bytes((8 << 20) + 64),
 }
 
 

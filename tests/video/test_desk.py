@@ -16,6 +16,7 @@ from wan_files import save_lora
 from vsf_lib.errors import OutputError, PromptError, SettingsError
 from vsf_lib.video import overlay
 from vsf_lib.video.desk import Desk, Places, Rights
+from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.queue import CANCELLED, DONE
 from vsf_lib.video.runner import Surroundings
 
@@ -276,3 +277,17 @@ def test_only_a_folder_of_the_outputs_is_opened(desk, places, tmp_path, monkeypa
     desk.queue.done(id, "/etc/passwd", "")
     with pytest.raises(OutputError, match="left alone"):
         desk.open_folder(id)
+
+
+def test_a_download_begins_only_where_its_size_was_seen(tmp_path, monkeypatch):
+    """Nothing answers at that address: what was asked for ends as failed, and nothing is begun unasked."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    desk = Desk(Places(tmp_path / "data", tmp_path / "videos", tmp_path / "models", tmp_path / "loras"))
+    source = Source.parse("someone/wan/x.safetensors")
+    try:
+        desk.fetch(str(source), "Download 1 GB")
+        until(lambda: not desk.downloads.state(source).busy)
+        assert desk.downloads.state(source).stage == "failed"
+        assert not (tmp_path / "loras").exists()
+    finally:
+        desk.close()

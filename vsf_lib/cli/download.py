@@ -15,7 +15,7 @@ from vsf_lib.video import messages
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import fetch, found, spoken
 from vsf_lib.video.download.landing import INDEX, is_cached, spoken_size
-from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.job import WEIGHTS, Lora, VideoJob
 
 MODELS = Path("models", "diffusers")
 LORAS = Path("models", "Lora")
@@ -57,7 +57,7 @@ def _model(name: str, download: bool) -> str:
 
 def _lora(name: str, download: bool) -> str:
     source = _source(name)
-    if source is None or not source.file:
+    if source is None or not source.file or not source.file.lower().endswith(WEIGHTS):
         return name
     path = LORAS / source.name
     if not path.is_file():

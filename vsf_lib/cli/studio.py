@@ -13,9 +13,14 @@ from vsf_lib.cli.console import note
 from vsf_lib.cli.download import LORAS, MODELS
 from vsf_lib.cli.video import FOLDER
 from vsf_lib.errors import SettingsError
+from vsf_lib.video.single_file import kinds
 
 DATA = Path("outputs", "video-queue")
-FILES = tuple(Path("models", name) for name in ("diffusion_models", "VAE", "text_encoder"))
+FILES = {
+    kinds.TRANSFORMER: Path("models", "diffusion_models"),
+    kinds.VAE: Path("models", "VAE"),
+    kinds.TEXT_ENCODER: Path("models", "text_encoder"),
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -43,7 +48,8 @@ def run(args: Namespace) -> int:
             outputs=Path(FOLDER).absolute(),
             models=MODELS.absolute(),
             loras=LORAS.absolute(),
-            files=tuple(folder.absolute() for folder in FILES),
+            files=tuple(folder.absolute() for folder in FILES.values()),
+            downloads={kind: folder.absolute() for kind, folder in FILES.items()},
         ),
         Rights(install=local, paths=local, delete=local, open_folder=local),
     )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Places:
     loras: Path | None = None
     files: tuple[Path, ...] = ()
     """Folders with transformers, VAEs and text encoders as single files."""
+    downloads: Mapping[str, Path] = field(default_factory=dict)
+    """Which of them a downloaded file goes to, by its kind (see `single_file.kinds`)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Desk:
         self.rights = rights
         self._around = around
         self.shelf = Shelf(places.models, places.loras, places.files, rights.paths)
-        self.downloads = Downloads(places.models, places.loras, self._overlay)
+        self.downloads = Downloads(places.models, places.loras, self._overlay, files=places.downloads or None)
         self._queue: Queue | None = None
         self._runner: Runner | None = None
         self._guard = threading.Lock()
@@ -225,16 +228,14 @@ class Desk:
         if self._around is not None:
             self._around.free()
 
-    def fetch(self, text: str) -> None:
-        """Asks for the size of a download, or starts one whose size is known; raises SettingsError."""
+    def fetch(self, text: str, shown: str = "") -> None:
+        """Asks for the size of a download, or starts it if the pressed button `shown` said that size.
+
+        Raises SettingsError.
+        """
         if not self.rights.install:
             raise SettingsError(f"nothing is downloaded through a public page: {_PRIVATELY}")
-        source = Source.parse(text)
-        state = self.downloads.state(source)
-        if state is not None and state.ready:
-            self.downloads.start(source)
-        else:
-            self.downloads.ask(source)
+        self.downloads.press(Source.parse(text), shown)
 
     def preset(self, model: str, *, strong: bool = False) -> Settings:
         """Suggested values for a model, whose folder may have any name: Wan's for all."""

@@ -16,6 +16,7 @@ from vsf_lib.errors import SettingsError
 from vsf_lib.video.desk import Desk, Places, Rights
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import State, Surroundings, Withdrawn
+from vsf_lib.video.single_file import kinds
 
 _LOOK = 0.2
 """Seconds between looks at whether a waiting job was stopped."""
@@ -35,6 +36,11 @@ def make_desk() -> Desk:
             models=models / "diffusers",
             loras=Path(getattr(shared.cmd_opts, "lora_dir", None) or models / "Lora"),
             files=_file_folders(models),
+            downloads={
+                kinds.TRANSFORMER: models / "diffusion_models",
+                kinds.VAE: models / "VAE",
+                kinds.TEXT_ENCODER: models / "text_encoder",
+            },
         ),
         Rights(install=not public, paths=not public, delete=not public, open_folder=not (public or hidden)),
         around=ForgeSurroundings(),

@@ -50,7 +50,7 @@ class DownloadPanel:
     def _fetch(self, text: str, seen: Any) -> list[Any]:
         shown = seen[1] if seen and seen[0] == text else ASK
         try:
-            self._desk.downloads.press(Source.parse(text or ""), shown)
+            self._desk.fetch(text or "", shown)
         except VSFError as error:
             return [gr.update(value=ASK), gr.update(), _bad(str(error)), [text, ASK, _REFUSED]]
         return self._look(text, seen)

@@ -1,4 +1,4 @@
-"""The page's form and events, called as gradio calls them; `test_page.py` has them in a browser."""
+"""The page's form and events, called as gradio calls them; `test_browser.py` has them in a browser."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "vsf-installed.json"
 LOCK = ROOT / ".venv.lock"
 
-COMMANDS_WITH_REQUIREMENTS = ("test", "studio", "video")  # requirements/<command>.txt, where there is one
+# command -> the files of requirements/ that it needs beside run.txt, where there is such a file
+COMMANDS_WITH_REQUIREMENTS = {"test": ("test", "studio"), "studio": ("studio",), "video": ("video",)}
 ASK_ABOVE = 1_000_000_000  # bytes of download
 OLDEST_TORCH = (2, 3)
 PIP_WITH_CHEAP_DRY_RUN = (25, 3)  # from here on a dry run fetches metadata only
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     name = next((word for word in options.command if not word.startswith("-")), "")
-    extra = [name] if name in COMMANDS_WITH_REQUIREMENTS and requirement_file(name).is_file() else []
+    extra = [file for file in COMMANDS_WITH_REQUIREMENTS.get(name, ()) if requirement_file(file).is_file()]
     prepare(options, ["torch", "run", *extra])
     if options.command[0] == "test":
         settings = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]

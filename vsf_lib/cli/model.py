@@ -131,12 +131,16 @@ def find_model(asked: str, parts: str | None = None) -> Model:
 
 def _built_in(name: str) -> Model:
     own = MODELS[name].folder
-    for folder in (FOLDER, own):
-        if not folder.is_dir():
-            raise ModelError(
-                f"the built-in model is not at {folder}: get the whole repository again, or train it with "
-                "python -m vsf_lib scenes train"
-            )
+    if not FOLDER.is_dir():
+        raise ModelError(
+            f"the built-in model is not at {FOLDER}: get the whole repository again, or train it with "
+            "python -m vsf_lib scenes train"
+        )
+    if not own.is_dir():
+        raise ModelError(
+            f"the model {name} is not shipped yet: train it with python -m vsf_lib scenes train --model "
+            f"{name}"
+        )
     whole = inspect(FOLDER)
     if name == NAME:
         return Model(name, whole)

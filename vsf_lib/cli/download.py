@@ -15,7 +15,8 @@ from vsf_lib.video import messages
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import fetch, found, spoken
 from vsf_lib.video.download.landing import INDEX, is_cached, spoken_size
-from vsf_lib.video.job import WEIGHTS, Lora, VideoJob
+from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.single_file.headers import SAFETENSORS
 
 MODELS = Path("models", "diffusers")
 LORAS = Path("models", "Lora")
@@ -57,7 +58,7 @@ def _model(name: str, download: bool) -> str:
 
 def _lora(name: str, download: bool) -> str:
     source = _source(name)
-    if source is None or not source.file or not source.file.lower().endswith(WEIGHTS):
+    if source is None or not source.file or not source.file.lower().endswith(SAFETENSORS):
         return name
     path = LORAS / source.name
     if not path.is_file():

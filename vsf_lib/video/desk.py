@@ -69,7 +69,7 @@ class Desk:
     ) -> None:
         self.places = places
         self.rights = rights
-        self._around = around
+        self._around = around or Surroundings()
         self.shelf = Shelf(places.models, places.loras, places.files, rights.paths)
         self.downloads = Downloads(places.models, places.loras, self._overlay, files=places.downloads or None)
         self._queue: Queue | None = None
@@ -117,8 +117,7 @@ class Desk:
 
     def lacks(self) -> tuple[str, ...]:
         """The packages that have to be installed before a video can be made."""
-        wanted = overlay.pins()
-        return wanted if wanted and overlay.folder(self._packages, wanted) is None else ()
+        return overlay.pins() if self._overlay() is None else ()
 
     @property
     def installing(self) -> str:
@@ -219,14 +218,13 @@ class Desk:
     @property
     def frees(self) -> str:
         """The label of the button for `free`, or nothing where there is nothing to free."""
-        return self._around.frees if self._around is not None and self.rights.free else ""
+        return self._around.frees if self.rights.free else ""
 
     def free(self) -> None:
         """Gives memory of this program back; raises SettingsError while it is in use."""
         if not self.rights.free:
             raise SettingsError("memory is not freed through a public page")
-        if self._around is not None:
-            self._around.free()
+        self._around.free()
 
     def fetch(self, text: str, shown: str = "") -> None:
         """Asks for the size of a download, or starts it if the pressed button `shown` said that size.

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.metadata import Parameters, format_parameters, parse_parameters
 from vsf_lib.settings import Settings
+from vsf_lib.video.single_file.headers import SAFETENSORS
 
-WEIGHTS = ".safetensors"
 Format = Literal["mp4", "webm", "gif", "png"]
 Offload = Literal["auto", "none", "model", "group"]
 
@@ -67,7 +67,7 @@ class Lora(BaseModel):
     @classmethod
     def parse(cls, text: str) -> Lora:
         """`FILE` or `FILE:WEIGHT`; a Windows drive's colon is none."""
-        ending = re.escape(WEIGHTS)
+        ending = re.escape(SAFETENSORS)
         match = re.fullmatch(
             rf"(?P<file>.+{ending})(?::(?P<weight>.*))?|(?P<other>.+?)(?::(?P<number>[-+.\d]+))?",
             text.strip(),

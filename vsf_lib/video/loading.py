@@ -242,7 +242,7 @@ def check_lora(lora: Lora) -> Path:
     from safetensors import SafetensorError, safe_open
 
     path = Path(lora.file).expanduser()
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() != SAFETENSORS:
         raise ModelError(f"{path.name} is no .safetensors file: other formats can run code, so none is read")
     if not path.is_file():
         raise ModelError(f"there is no LoRA {path}")

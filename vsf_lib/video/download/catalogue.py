@@ -9,12 +9,11 @@ import re
 from dataclasses import dataclass
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.video.single_file.headers import GGUF
+from vsf_lib.video.single_file.headers import GGUF, SAFETENSORS
 from vsf_lib.video.single_file.kinds import LORA, TEXT_ENCODER, TRANSFORMER, VAE
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z")
 _SITE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/")
-WEIGHTS = ".safetensors"
 _HINTS = tuple(
     (kind, re.compile(sign, re.IGNORECASE))
     for kind, sign in (
@@ -54,9 +53,10 @@ class Source:
                 f"{text!r} is no name on the hub: give OWNER/NAME, such as {BASES[0].source}, or "
                 "OWNER/NAME/FILE"
             )
-        if rest and not rest[-1].lower().endswith((WEIGHTS, GGUF)):
+        if rest and not rest[-1].lower().endswith((SAFETENSORS, GGUF)):
             raise SettingsError(
-                f"{rest[-1]} is no {WEIGHTS} or {GGUF} file: other formats can run code, so none is fetched"
+                f"{rest[-1]} is no {SAFETENSORS} or {GGUF} file: other formats can run code, so none is "
+                "fetched"
             )
         return cls(id, "/".join(rest))
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from vsf_lib.errors import ModelError, OutputError, VSFError
 from vsf_lib.files import reason
-from vsf_lib.video.download.catalogue import WEIGHTS, Source
+from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.landing import INDEX, DamagedError, Remote, inside
+from vsf_lib.video.single_file.headers import SAFETENSORS
 
 _PLAIN = ("tokenizer", "scheduler")
 _HEAVY = {
@@ -161,7 +162,7 @@ def told(error: BaseException, source: Source, root: Path) -> VSFError | None:
 def _needed(source: Source, names: list[str]) -> list[str]:
     """Of a pipeline's repository, what WanPipeline reads."""
     if INDEX not in names:
-        files = sorted(name for name in names if name.endswith(WEIGHTS))
+        files = sorted(name for name in names if name.endswith(SAFETENSORS))
         remedy = f"name one of its files, such as {source.id}/{files[0]}" if files else "choose another"
         raise ModelError(f"{source.id} is no model in diffusers' format, it has no {INDEX}: {remedy}")
     needed = [INDEX]
@@ -174,10 +175,10 @@ def _needed(source: Source, names: list[str]) -> list[str]:
         elif part in _PLAIN and file.endswith((".json", ".model", ".txt")):
             needed.append(name)
     for part in _ALWAYS:
-        if not any(name.startswith(f"{part}/") and name.endswith(WEIGHTS) for name in needed):
+        if not any(name.startswith(f"{part}/") and name.endswith(SAFETENSORS) for name in needed):
             raise ModelError(
-                f"{source.id} has no {WEIGHTS} files for its {part}: other formats can run code, so none is "
-                "fetched; choose another repository"
+                f"{source.id} has no {SAFETENSORS} files for its {part}: other formats can run code, so none "
+                "is fetched; choose another repository"
             )
     return needed
 

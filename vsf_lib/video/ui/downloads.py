@@ -5,7 +5,6 @@ Owns its elements and events; what is fetched and how is `Desk`'s.
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ from vsf_lib.video.desk import Desk
 from vsf_lib.video.download.catalogue import BASES, LORAS, Source
 from vsf_lib.video.download.downloads import ASK, State, label
 from vsf_lib.video.ui.form import QUIET
+from vsf_lib.video.ui.words import bar, say
 
 _PERIOD = 1.0
 _REFUSED = "refused"
@@ -52,14 +52,14 @@ class DownloadPanel:
         try:
             self._desk.fetch(text or "", shown)
         except VSFError as error:
-            return [gr.update(value=ASK), gr.update(), _bad(str(error)), [text, ASK, _REFUSED]]
+            return [gr.update(value=ASK), gr.update(), say(str(error), bad=True), [text, ASK, _REFUSED]]
         return self._look(text, seen)
 
     def _cancel(self, text: str, seen: Any) -> list[Any]:
         try:
             self._desk.downloads.cancel(Source.parse(text or ""))
         except VSFError as error:
-            return [gr.update(), gr.update(), _bad(str(error)), seen]
+            return [gr.update(), gr.update(), say(str(error), bad=True), seen]
         return self._look(text, seen)
 
     def _look(self, text: str, seen: Any) -> list[Any]:
@@ -84,14 +84,10 @@ def _told(state: State | None) -> str:
     if state is None:
         return ""
     if state.stage == "failed":
-        return _bad(state.text)
-    text = f'<div class="vsf-advice">{html.escape(state.text)}</div>'
+        return say(state.text, bad=True)
+    text = say(state.text)
     if state.stage == "done":
-        return text + '<div class="vsf-advice">Press Refresh to have it in the lists.</div>'
+        return text + say("Press Refresh to have it in the lists.")
     if state.stage == "fetching":
-        return text + f'<progress class="vsf-progress" value="{state.share:.3f}" max="1"></progress>'
+        return text + bar(state.share)
     return text
-
-
-def _bad(text: str) -> str:
-    return f'<div class="vsf-error">{html.escape(text)}</div>'

@@ -22,6 +22,7 @@ from vsf_lib.video.progress import overview, spoken
 from vsf_lib.video.queue import DONE, RUNNING, WAITING, Entry
 from vsf_lib.video.ui.downloads import DownloadPanel
 from vsf_lib.video.ui.form import QUIET, Form
+from vsf_lib.video.ui.words import bar, say
 
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""
@@ -77,7 +78,7 @@ class _Page:
                     )
                 self._said = gr.HTML(elem_id="vsf_video_note")
                 if not desk.rights.install:
-                    gr.HTML(_say(_PUBLIC, bad=False))
+                    gr.HTML(say(_PUBLIC))
                 self._build_jobs()
 
     def _build_jobs(self) -> None:
@@ -160,9 +161,9 @@ class _Page:
 
         def event(chosen: int, seen: dict[str, Any], *values: Any) -> list[Any]:
             try:
-                said = _say(act(*values), bad=False)
+                said = say(act(*values))
             except VSFError as error:
-                said = _say(str(error), bad=True)
+                said = say(str(error), bad=True)
             return [*self._look(chosen, seen), said]
 
         return event
@@ -175,9 +176,9 @@ class _Page:
             if not value:
                 return [*nothing, gr.update()]
             try:
-                return [*self._form.filled(get(value)), _say("the parameters are in the form", bad=False)]
+                return [*self._form.filled(get(value)), say("the parameters are in the form")]
             except VSFError as error:
-                return [*nothing, _say(str(error), bad=True)]
+                return [*nothing, say(str(error), bad=True)]
 
         return event
 
@@ -186,14 +187,14 @@ class _Page:
         try:
             id = self._desk.add(self._form.values(*values))
         except VSFError as error:
-            return [_say(str(error), bad=True), gr.update()]
+            return [say(str(error), bad=True), gr.update()]
         paused = ", which is paused" if self._desk.queue.paused else ""
-        return [_say(f"job {id} is in the queue{paused}", bad=False), id]
+        return [say(f"job {id} is in the queue{paused}"), id]
 
     def _edit(self, id: int) -> list[Any]:
         """The job in the form, and a button that puts it back."""
         if not id:
-            return [*[gr.update()] * len(self._form.outputs), _say(_NONE_CHOSEN, bad=True), 0, gr.update()]
+            return [*[gr.update()] * len(self._form.outputs), say(_NONE_CHOSEN, bad=True), 0, gr.update()]
         filled = self._restore(lambda id: self._desk.queue.entry(id).job)(id)
         try:
             waits = self._desk.queue.entry(id).state == WAITING
@@ -206,8 +207,8 @@ class _Page:
         try:
             self._desk.save(id, self._form.values(*values))
         except VSFError as error:
-            return [*self._look(chosen, seen), _say(str(error), bad=True), gr.update()]
-        return [*self._look(chosen, seen), _say(f"job {id} is changed", bad=False), gr.update(visible=False)]
+            return [*self._look(chosen, seen), say(str(error), bad=True), gr.update()]
+        return [*self._look(chosen, seen), say(f"job {id} is changed"), gr.update(visible=False)]
 
     def _pause_or_go(self) -> str:
         queue = self._desk.queue
@@ -252,8 +253,8 @@ class _Page:
         try:
             self._desk.install()
         except VSFError as error:
-            return [gr.update(), _say(str(error), bad=True)]
-        return [gr.update(visible=False), _say("the packages are there", bad=False)]
+            return [gr.update(), say(str(error), bad=True)]
+        return [gr.update(visible=False), say("the packages are there")]
 
     def _look(self, id: int, seen: dict[str, Any]) -> list[Any]:
         """Updates of all that shows the queue; what is as it was `seen` is left alone, to be scrolled and
@@ -263,7 +264,7 @@ class _Page:
             history = self._desk.queue.history(_HISTORY)
             now = _running(self._desk, queue)
         except VSFError as error:
-            return [_say(str(error), bad=True), *[gr.update()] * 6, seen]
+            return [say(str(error), bad=True), *[gr.update()] * 6, seen]
         chosen = next((entry for entry in [*queue, *history] if entry.id == id), None)
         shown = (chosen.path, chosen.infotext) if chosen else ("", "")
         if chosen in queue and seen.get("shown"):
@@ -340,14 +341,14 @@ def _shown(path: str, infotext: str) -> list[Any]:
 
 def _running(desk: Desk, queue: list[Entry]) -> str:
     if desk.installing:
-        return _say(f"installing: {desk.installing}", bad=False)
+        return say(f"installing: {desk.installing}")
     state = desk.runner.state
     if state.problem:
-        return _say(f"no job is made: {state.problem}", bad=True)
+        return say(f"no job is made: {state.problem}", bad=True)
     if not queue:
         return ""
     if state.elsewhere:
-        return _say("another program on this machine works on the queue", bad=False)
+        return say("another program on this machine works on the queue")
     job = next((entry.job for entry in queue if entry.id == state.id), None)
     if job is None:
         return ""
@@ -358,20 +359,12 @@ def _running(desk: Desk, queue: list[Entry]) -> str:
     )  # fmt: skip
     left = "" if state.seconds_left is None else f", {spoken(state.seconds_left)} left"
     step = f" step {state.step} of {state.steps}{left}" if state.steps else ""
-    lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>", _bar(view.job)]
+    lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>", bar(view.job)]
     if waiting or state.finished:
         whole = "" if view.seconds_left is None else f", about {spoken(view.seconds_left)} left"
         behind = f"{view.waiting} more to come" if waiting else "the last one"
-        lines += [f"<div>All jobs: {behind}{whole}</div>", _bar(view.total)]
-    lines += [f"<div class='vsf-advice'>{html.escape(note)}</div>" for note in state.notes]
+        lines += [f"<div>All jobs: {behind}{whole}</div>", bar(view.total)]
+    lines += [say(note) for note in state.notes]
     if state.preview:
         lines.append(f'<img class="vsf-preview" alt="preview" src="data:image/jpeg;base64,{state.preview}">')
     return "".join(lines)
-
-
-def _bar(share: float) -> str:
-    return f'<progress class="vsf-progress" value="{share:.3f}" max="1"></progress>'
-
-
-def _say(text: str, *, bad: bool) -> str:
-    return f'<div class="{"vsf-error" if bad else "vsf-advice"}">{html.escape(text)}</div>' if text else ""

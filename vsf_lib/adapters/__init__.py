@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vsf_lib.adapters.call import Recording
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.negatives import encode_texts
 from vsf_lib.adapters.registry import find_adapter
@@ -45,7 +46,7 @@ def guided(
     negative_prompts: str | Sequence[str] | None = None,
     *,
     negative_embeddings: Sequence[Tensor] | None = None,
-    record_share: bool = False,
+    record_share: Recording = False,
     kernel: str = "auto",
 ) -> Iterator[Guidance]:
     """Guides every call of `pipe` inside the `with`; on leaving it, in any way, `pipe` is as before.
@@ -58,7 +59,8 @@ def guided(
     `negative_embeddings`, from `encode_negatives` with the same settings, takes their place where the text
     encoders are gone by the time the pipeline runs.
 
-    `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report.
+    `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report, with
+    "layers" each layer's too. It changes nothing in the picture.
 
     Raises ModelError for a pipeline that cannot be guided, PromptError for an empty negative prompt, and
     GuidanceError, also out of the pipeline's call, when guidance could not be applied as claimed.

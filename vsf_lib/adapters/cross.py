@@ -32,7 +32,7 @@ def _vsf(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> T
         beta=call.rows(call.settings.beta, math.inf),
         negative_mask=call.batch.mask,
         kernel=call.kernel,
-        return_share=call.record_share,
+        return_share=bool(call.record_share),
     )
     if isinstance(result, Tensor):
         return result

@@ -31,6 +31,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         action=BooleanOptionalAction,
         help="two pictures of the same seed in one file: left without, right with the negative prompt",
     )
+    guidance.add_argument(
+        "--heatmap",
+        action=BooleanOptionalAction,
+        help="a second file beside the picture, NAME-heatmap.png: where the negative prompt acts, over the "
+        "picture and step by step (method vsf)",
+    )
     picture = parser.add_argument_group("the picture")
     picture.add_argument("--steps", type=int, metavar="N", help="default: what suits the model")
     picture.add_argument(
@@ -130,4 +136,12 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
             note(notes.pop(0))
         if not args.json:
             result(str(path))
-        yield {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}
+        told: dict[str, Any] = {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}
+        if picture.heatmap is not None:  # after the picture, which a failure here must not cost
+            image, parameters = picture.heatmap()
+            beside = output.beside(path, "heatmap")
+            write_png(beside, image, format_parameters(parameters))
+            if not args.json:
+                result(str(beside))
+            told["heatmap"] = str(beside)
+        yield told

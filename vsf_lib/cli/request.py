@@ -33,6 +33,7 @@ PROGRAM = "vsf "
 # Names of our own values in the infotext, beside the settings'.
 COMPARISON = "VSF comparison"
 COMPARISON_VALUE = "left without, right with the negative prompt"
+HEATMAP = "VSF heatmap"
 DEVICE = "VSF device"
 DTYPE = "VSF dtype"
 FINGERPRINT = "VSF model hash"
@@ -72,6 +73,8 @@ class Request:
     """The weights that the picture to repeat was made with, if it says."""
     notes: tuple[str, ...] = ()
     """What the user should be told before it starts."""
+    heatmap: bool = False
+    """Whether a second picture shows where the negative prompt acts."""
 
     @property
     def cfg_negative(self) -> str:
@@ -113,7 +116,9 @@ def resolve(args: Namespace) -> Request:
     scale = _first(args.guidance_scale, image.cfg_scale if image else 1.0)
     if not (math.isfinite(scale) and 1 <= scale <= 100):
         raise SettingsError(f"the guidance scale is {scale}, but must be a number from 1 (off) to 100")
-    settings = _effective(_settings(args, image, preset), compare, image is not None, notes)
+    wanted = _settings(args, image, preset)
+    heatmap = _heatmap(args, wanted, inherited=HEATMAP in extra)
+    settings = _effective(wanted, compare, image is not None, notes)
     batch = _within("batch", _first(args.batch, 1), 1, LARGEST_SEED + 1)
     last = LARGEST_SEED + 1 - batch
     seed = _first(args.seed, image.seed if image else secrets.randbelow(last + 1))
@@ -143,6 +148,7 @@ def resolve(args: Namespace) -> Request:
         offload=_first(args.offload, "none"),
         fingerprint=extra.get(FINGERPRINT, "") if image and model == image.model else "",
         notes=tuple(notes),
+        heatmap=heatmap,
     )
 
 
@@ -218,6 +224,27 @@ def _effective(settings: Settings, compare: bool, repeats: bool, notes: list[str
     if not repeats:
         notes.append("no --negative-prompt, so nothing is guided: an ordinary picture")
     return settings.changed(method="off")
+
+
+def _heatmap(args: Namespace, settings: Settings, *, inherited: bool) -> bool:
+    """Whether a heat map is to be drawn; raises if it was asked for and there is nothing that it could show.
+
+    A heat map that is repeated without being asked for goes away with what it showed.
+    """
+    possible = settings.method == "vsf" and bool(settings.negative_prompt)
+    if not args.heatmap:
+        return args.heatmap is None and inherited and possible
+    if settings.method != "vsf":
+        raise SettingsError(
+            f"--heatmap shows VSF's share of the attention, which method {settings.method} does not have: "
+            "leave it out, or choose --method vsf"
+        )
+    if not possible:
+        raise PromptError(
+            "--heatmap shows where the negative prompt acts: give --negative-prompt, what the picture must "
+            "not show"
+        )
+    return True
 
 
 def _distilled(args: Namespace, extra: Mapping[str, str], model: str) -> float:

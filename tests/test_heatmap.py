@@ -192,3 +192,7 @@ def test_any_title_fits(rng: np.random.Generator) -> None:
     for title in ("", "r\u00e4der " * 200, "\u8f6e\u5b50 \U0001f6de\nsecond line"):
         sheet = draw_sheet(title, shares, [("with", picture(rng, 16, 32))])
         assert (np.asarray(sheet)[:, -4:] == 255).all(), "nothing runs over the margin"
+    one, other = (
+        draw_sheet(t, shares, [("with", Image.new("RGB", (64, 32)))]) for t in ("r\u00e4der", "rader")
+    )
+    assert np.array_equal(np.asarray(one), np.asarray(other)), "the font has no accents"

@@ -6,6 +6,7 @@ Owns the layout and its words. Knows no model and no file; the maps and colours 
 from __future__ import annotations
 
 import math
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,8 +113,7 @@ class _Pen:
 
     def text(self, at: tuple[int, int], text: str, width: int, ink: tuple[int, int, int] = _INK) -> None:
         """One line, cut to `width` pixels."""
-        # The font has Latin letters, and an older one refuses all others.
-        line = " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
+        line = _plain(" ".join(text.split()))
         if self._length(line) > width:
             kept = bisect_right(range(len(line)), width, key=lambda n: self._length(f"{line[:n]}...")) - 1
             line = f"{line[: max(kept, 0)]}..."
@@ -132,6 +132,12 @@ class _Pen:
         ramp = colours(np.tile(np.linspace(0, 1, bar), (_BAR, 1)))
         self._sheet.paste(Image.fromarray(ramp), (left, at[1] + (_LINE - _BAR) // 2))
         self.text((left + bar + 8, at[1]), high, width)
+
+
+def _plain(text: str) -> str:
+    """`text` in the letters that Pillow's own font has: no accents, and a question mark for what is left."""
+    letters = (sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+    return "".join(letters).encode("ascii", "replace").decode("ascii")
 
 
 def _fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:

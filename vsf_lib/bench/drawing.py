@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from vsf_lib.adapters import guided
+from vsf_lib.adapters import Report, guided
+from vsf_lib.adapters.call import Recording
 from vsf_lib.bench.pairs import Pair
 from vsf_lib.scenes.judge import Judge
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH, MODELS, SIZE
@@ -64,17 +64,26 @@ class Score:
         }
 
 
-def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[int], steps: int) -> np.ndarray:
-    """Pictures uint8 `[len(pairs) * len(seeds), 64, 64, 3]`, all pairs of the first seed first."""
+def draw(
+    pipe: Any,
+    pairs: Sequence[Pair],
+    method: Method,
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    reports: list[Report] | None = None,
+) -> np.ndarray:
+    """Pictures uint8 `[len(pairs) * len(seeds), 64, 64, 3]`, all pairs of the first seed first.
+
+    `reports` gets those of the guided batches, in order, with each layer's share of attention.
+    """
     jobs = [(pair, 1_000_003 * seed + index) for seed in seeds for index, pair in enumerate(pairs)]
     pictures: list[np.ndarray] = []
     for start in range(0, len(jobs), BATCH):
         chunk = jobs[start : start + BATCH]
         negatives = [pair.negative_prompt for pair, _ in chunk]
-        guidance = (
-            nullcontext() if method.settings.method == "off" else guided(pipe, method.settings, negatives)
-        )
-        with guidance:
+        record: Recording = False if reports is None else "layers"
+        with guided(pipe, method.settings, negatives, record_share=record) as guidance:
             result = pipe(
                 [pair.prompt for pair, _ in chunk],
                 **_guidance(pipe, method.guidance_scale, negatives),
@@ -85,6 +94,8 @@ def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[in
                 generator=[torch.Generator().manual_seed(seed) for _, seed in chunk],
                 output_type="np",
             )
+        if reports is not None:
+            reports.extend(guidance.reports)
         pictures.append((result.images * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
 

@@ -37,6 +37,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=NAME,
         help=f"{', '.join(MODELS)}, or the folder of another scenes model (default: {NAME})",
     )
+    parser.add_argument(
+        "--pointing",
+        action="store_true",
+        help="instead: how often the negative prompt's attention peaks on the part that it names",
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the results here")
     parser.add_argument(
         "--sheet", type=Path, default=Path("outputs/scenes-sheet.png"), help="where the contact sheet goes"
@@ -51,6 +56,10 @@ def run(args: Namespace) -> int:
             raise SettingsError(f"--{name} is {value}, but must be 1 or more")
     for name in ("sheet", "json"):
         _check_target(getattr(args, name), f"--{name}")
+    if args.pointing:
+        from vsf_lib.bench import pointing
+
+        return pointing.run(args)
     from vsf_lib.scenes.judge import Judge
     from vsf_lib.scenes.loading import load_pipeline
 

@@ -81,7 +81,9 @@ def test_the_scheduler_is_as_before(pair: tuple[Any, Any]) -> None:
     with pytest.raises(KeyboardInterrupt), watch_predictions(pipe, range(4)):
         leave()
     assert set(pipe.scheduler.__dict__) == before
-    generate(pipe)
+    with watch_predictions(pipe, range(4)):
+        generate(pipe)
+    assert "step" not in vars(pipe.scheduler)
 
 
 def test_steps_count_from_a_given_pictures_own_first_one() -> None:

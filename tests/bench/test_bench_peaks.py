@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vsf_lib.bench.peaks import Hits, cells_on, chances, peak_hits
+from vsf_lib.bench.peaks import Hits, cells_on, chances, peak_hits, ranked
 
 
 @pytest.fixture
@@ -55,3 +55,20 @@ def test_chance_is_what_random_cells_come_to(rng: np.random.Generator) -> None:
             assert shares[n] == pytest.approx(np.mean(picked) if picked else 0)
     everywhere = np.ones((12, 3, 3), bool)
     assert np.allclose(chances(Hits(*cells), everywhere).overlaps, cells[0].mean((1, 2)))
+
+
+def test_ranking_counts_pairs_of_cells(rng: np.random.Generator) -> None:
+    maps = rng.integers(0, 5, (12, 3, 4)).astype(float)
+    cells, among = rng.random((2, 12, 3, 4)) < 0.5
+    cells[0], among[1] = True, False
+    got = ranked(maps, cells, among)
+    for n in range(12):
+        places = [(r, c) for r in range(3) for c in range(4) if among[n, r, c]]
+        scores = [
+            0.5 + 0.5 * np.sign(maps[n][on] - maps[n][off])
+            for on in places
+            for off in places
+            if cells[n][on] and not cells[n][off]
+        ]
+        assert got[n] == pytest.approx(np.mean(scores) if scores else np.nan, nan_ok=True)
+    assert np.isnan(got[:2]).all()

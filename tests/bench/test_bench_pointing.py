@@ -47,12 +47,12 @@ def nothing(images: np.ndarray) -> list[Verdict]:
     return [Verdict("car", "red", "field", frozenset(), True, 1.0) for _ in images]
 
 
-def pointing(untrained: Any, judge: Any, finder: Any) -> Pointing:
-    return Pointing(untrained, judge, finder, VSF, steps=2, pairs=PAIRS, seeds=1)
+def pointing(untrained: Any, judge: Any, finder: Any, steps: int = 1) -> Pointing:
+    return Pointing(untrained, judge, finder, VSF, steps=steps, pairs=PAIRS, seeds=1)
 
 
 def test_rates_are_those_of_the_recorded_shares(untrained: Any) -> None:
-    result, sheet = pointing(untrained, everything, Finder()).measure()
+    result, sheet = pointing(untrained, everything, Finder(), steps=2).measure()
     assert (result["pictures"], result["counted"]) == (PAIRS, PAIRS)
     assert json.loads(json.dumps(result)) == result
     for mode, settings in (("guided", VSF), ("probe", VSF.changed(beta=PROBE_BETA))):
@@ -74,6 +74,7 @@ def test_rates_are_those_of_the_recorded_shares(untrained: Any) -> None:
         for number, name in enumerate(report.layers):
             view = views[name.removesuffix(".attn")]
             assert view["overlaps"] == rate(report.layer_share.double()[:, number].mean(0))
+    assert 0 <= result["rates"]["probe, own word"]["mean"]["ranked"] <= 1
     assert result["chance"] == {
         "picture": {"overlaps": 0.25, "centred": 0.25},
         "object": {"overlaps": 0.5, "centred": 0.5},
@@ -85,12 +86,41 @@ def test_rates_are_those_of_the_recorded_shares(untrained: Any) -> None:
     assert {pictures.shape[0] for _, pictures in sheet.rows} == {PAIRS}
 
 
+def test_each_picture_is_held_against_its_own_map(untrained: Any) -> None:
+    """A finder that finds every part just where its picture's map peaks, and one that is a picture late."""
+    reports: list[Any] = []
+    probe = Method("x", VSF.changed(beta=PROBE_BETA))
+    draw(untrained, make_pairs(PAIRS), probe, seeds=(1,), steps=1, reports=reports)
+    peaks = np.concatenate([report.share.mean(0).argmax(-1).numpy() for report in reports])
+    assert len(set(peaks.tolist())) > 1
+
+    class Peaks:
+        def __init__(self, late: int) -> None:
+            self._late = late
+
+        def masks(self, images: np.ndarray) -> np.ndarray:
+            masks = np.zeros((len(images), len(CHANNELS), 64, 64), bool)
+            for number, peak in enumerate(np.roll(peaks, self._late)):
+                row, column = divmod(int(peak), 8)
+                masks[number, :, 8 * row + 3 : 8 * row + 5, 8 * column + 3 : 8 * column + 5] = True
+            masks[:, -1] = True
+            return masks
+
+    def rates(late: int) -> dict[str, float]:
+        bench = Pointing(untrained, everything, Peaks(late), VSF, steps=1, pairs=PAIRS, seeds=1)
+        return bench.measure()[0]["rates"]["probe, own word"]["mean"]
+
+    own = rates(0)
+    assert own["overlaps"] == own["centred"] == own["ranked"] == 1
+    assert rates(1)["overlaps"] == round(float((peaks == np.roll(peaks, 1)).mean()), 4) < 1
+
+
 def test_the_probe_leaves_the_pictures_alone(untrained: Any) -> None:
     strong = VSF.changed(alpha=100, beta=0)
-    result, _ = Pointing(untrained, everything, Finder(), strong, steps=2, pairs=PAIRS, seeds=1).measure()
+    result, _ = Pointing(untrained, everything, Finder(), strong, steps=1, pairs=PAIRS, seeds=1).measure()
 
     def drawn(settings: Settings) -> np.ndarray:
-        return draw(untrained, make_pairs(PAIRS), Method("x", settings), seeds=(1,), steps=2).astype(int)
+        return draw(untrained, make_pairs(PAIRS), Method("x", settings), seeds=(1,), steps=1).astype(int)
 
     plain, probe = drawn(Settings(method="off")), drawn(strong.changed(beta=PROBE_BETA))
     change = np.abs(probe - plain).max()

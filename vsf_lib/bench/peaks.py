@@ -45,3 +45,17 @@ def chances(on: Hits, among: np.ndarray) -> Hits:
     """How often a random one of the cells `among`, bool `[n, rows, columns]`, is on the part, `[n]`."""
     count = np.maximum(among.sum((1, 2)), 1)
     return Hits(*((cells & among).sum((1, 2)) / count for cells in (on.overlaps, on.centred)))
+
+
+def ranked(maps: np.ndarray, cells: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """How often one of `cells` has more than one of the others, of all pairs inside `among`, `[n]`.
+
+    All are `[n, rows, columns]`. One half is chance, as are ties; NaN where there is no such pair.
+    """
+    shares = np.full(len(maps), np.nan)
+    for number, (values, on, inside) in enumerate(zip(maps, cells, among, strict=True)):
+        own, other = values[on & inside], values[~on & inside]
+        if own.size and other.size:
+            more = own[:, None] > other
+            shares[number] = more.mean() + (own[:, None] == other).mean() / 2
+    return shares

@@ -10,18 +10,18 @@ import json
 import logging
 import random
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from vsf_lib.bench.pairs import Pair, make_pairs
-from vsf_lib.bench.peaks import Hits, cells_on, chances, peak_hits
+from vsf_lib.bench.peaks import Hits, cells_on, chances, peak_hits, ranked
+from vsf_lib.bench.pointing_sheet import Sheet, make_sheet
 from vsf_lib.errors import OutputError
-from vsf_lib.heatmap import Scale, as_maps, overlay
+from vsf_lib.heatmap import as_maps
 from vsf_lib.presets import preset_for
 from vsf_lib.scenes.model import MODELS, NAME, SIZE, STEPS
 from vsf_lib.scenes.world import KINDS, PARTS
@@ -32,28 +32,9 @@ log = logging.getLogger("vsf")
 PROBE_BETA = 20.0
 """The negative weighs e^-20 of what it would: the picture is the unguided one but for rounding, while each
 head's share still ranks the tokens as before."""
-_COLUMNS = 12
-_TILE = 160
 
-
-@dataclass(frozen=True)
-class Shares:
-    """One drawing of all pairs."""
-
-    name: str
-    pictures: np.ndarray
-    """uint8 `[n, 64, 64, 3]`"""
-    maps: np.ndarray
-    """float64 `[n, steps, layers, rows, columns]`"""
-    layers: tuple[str, ...]
-
-    def views(self) -> Iterator[tuple[str, np.ndarray]]:
-        """What could be looked at, `[n, rows, columns]` each: the mean, which is the heat map, and parts."""
-        yield "mean", self.maps.mean((1, 2))
-        yield "first step", self.maps[:, 0].mean(1)
-        yield "last step", self.maps[:, -1].mean(1)
-        for number, layer in enumerate(self.layers):
-            yield layer.removesuffix(".attn"), self.maps[:, :, number].mean(1)
+Rates = dict[str, float]
+"""How often the peak's cell overlaps the part, and its centre lies on it; `ranked` of the object's cells."""
 
 
 def run(args: Namespace) -> int:
@@ -80,7 +61,7 @@ def run(args: Namespace) -> int:
             args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         except OSError as error:
             raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
-    if sheet:
+    if sheet is not None:
         from vsf_lib.bench.sheet import write_sheet
 
         write_sheet(args.sheet, sheet.rows, sheet.titles, scale=1)
@@ -89,26 +70,68 @@ def run(args: Namespace) -> int:
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """What `write_sheet` is given."""
+class Shares:
+    """One drawing of all pairs."""
 
-    rows: list[tuple[str, np.ndarray]]
-    titles: list[str]
+    pictures: np.ndarray
+    """uint8 `[n, 64, 64, 3]`"""
+    maps: np.ndarray
+    """float64 `[n, steps, layers, rows, columns]`"""
+    layers: tuple[str, ...]
+
+    def views(self) -> Iterator[tuple[str, np.ndarray]]:
+        """What could be looked at, `[n, rows, columns]` each: the mean, which is the heat map, and parts."""
+        yield "mean", self.maps.mean((1, 2))
+        yield "first step", self.maps[:, 0].mean(1)
+        yield "last step", self.maps[:, -1].mean(1)
+        for number, layer in enumerate(self.layers):
+            yield layer.removesuffix(".attn"), self.maps[:, :, number].mean(1)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The pictures that show the part unguided, as judge and finder agree, and where."""
+
+    which: np.ndarray
+    """Their indices among all that are drawn, `[n]`."""
+    pairs: list[Pair]
+    part: np.ndarray
+    """bool `[n, 64, 64]`"""
+    whole: np.ndarray
+    """The object with it, bool `[n, 64, 64]`."""
+
+    def rates(self, maps: np.ndarray, only: np.ndarray | None = None) -> Rates:
+        """Of maps `[n, rows, columns]`; `only` names some of the pictures, bool `[n]`."""
+        rows, columns = maps.shape[1:]
+        on, whole = cells_on(self.part, rows, columns), cells_on(self.whole, rows, columns)
+        hits, order = peak_hits(maps, on), ranked(maps, on.overlaps, whole.overlaps)
+        some = slice(None) if only is None else only
+        rates = _rounded(Hits(hits.overlaps[some], hits.centred[some]))
+        known = order[some][~np.isnan(order[some])]
+        return rates | {"ranked": round(float(known.mean()), 4)} if known.size else rates
+
+    def chances(self, rows: int, columns: int) -> dict[str, Rates]:
+        """The same of random cells of the picture, and of those that the object touches."""
+        on, whole = cells_on(self.part, rows, columns), cells_on(self.whole, rows, columns).overlaps
+        return {
+            "picture": _rounded(chances(on, np.ones_like(whole))),
+            "object": _rounded(chances(on, whole)),
+        }
+
+    def areas(self) -> Rates:
+        """How much of the picture and of the object the part covers, by pixels."""
+        pixels = self.part.sum((1, 2))
+        return {
+            "picture": round(float(self.part.mean()), 4),
+            "object": round(float((pixels / self.whole.sum((1, 2))).mean()), 4),
+        }
 
 
 class Pointing:
     """One measurement: a model at its preset, the held-out pairs, and who says what a picture shows."""
 
     def __init__(
-        self,
-        pipe: Any,
-        judge: Any,
-        finder: Any,
-        settings: Settings,
-        *,
-        steps: int,
-        pairs: int,
-        seeds: int,
+        self, pipe: Any, judge: Any, finder: Any, settings: Settings, *, steps: int, pairs: int, seeds: int
     ) -> None:
         self._pipe, self._judge, self._finder = pipe, judge, finder
         self._settings, self._steps = settings, steps
@@ -121,99 +144,65 @@ class Pointing:
 
         off = Method("none", Settings(method="off"))
         unguided = draw(self._pipe, self._pairs, off, seeds=self._seeds, steps=self._steps)
-        drawn = [self._pairs[index % len(self._pairs)] for index in range(len(unguided))]
-        masks = self._finder.masks(unguided)
-        part = np.stack([masks[i, PARTS.index(pair.negative_prompt)] for i, pair in enumerate(drawn)])
-        seen = [pair.negative_prompt in v.parts for pair, v in zip(drawn, self._judge(unguided), strict=True)]
-        counted = np.flatnonzero(np.array(seen) & part.any((1, 2)))
+        targets = self._targets(unguided)
         result: dict[str, Any] = {
-            "pictures": len(drawn),
-            "counted": len(counted),
+            "pictures": len(unguided),
+            "counted": len(targets.which),
             "pairs": len(self._pairs),
             "seeds": len(self._seeds),
             "steps": self._steps,
             "settings": Method("vsf", self._settings).describe(),
         }
-        if not len(counted):
+        if not len(targets.which):
             return result, None
-        whole = masks[counted, -1] | part[counted]  # the last channel is the object
-        part = part[counted]
-        probe = self._settings.changed(beta=PROBE_BETA)
-        words = {"own": self._pairs, **controls(self._pairs)}
-        rows: dict[str, dict[str, dict[str, float]]] = {}
         maps: dict[str, np.ndarray] = {}
-        for mode, settings in (("guided", self._settings), ("probe", probe)):
-            for word, pairs in words.items():
+        rates: dict[str, dict[str, Rates]] = {}
+        modes = {"guided": self._settings, "probe": self._settings.changed(beta=PROBE_BETA)}
+        for mode, settings in modes.items():
+            for word, pairs in {"own": self._pairs, **controls(self._pairs)}.items():
                 name = f"{mode}, {word} word"
-                shares = self._draw(name, pairs, settings)
-                if name == "probe, own word":
-                    difference = np.abs(shares.pictures.astype(int) - unguided)
-                    result["probe_changes_by_at_most"] = int(difference.max())
-                grid = shares.maps.shape[-2:]
-                on = cells_on(part, *grid)
-                rows[name] = {view: _rates(peak_hits(m[counted], on)) for view, m in shares.views()}
-                maps[name] = shares.maps[counted].mean((1, 2))
-                log.info("%s: %s", name, rows[name])
-        everywhere = np.ones((len(counted), *grid), bool)
-        result["chance"] = {
-            "picture": _rates(chances(on, everywhere)),
-            "object": _rates(chances(on, cells_on(whole, *grid).overlaps)),
+                shares = self._draw(pairs, settings)
+                views = {view: shown[targets.which] for view, shown in shares.views()}
+                rates[name] = {view: targets.rates(shown) for view, shown in views.items()}
+                maps[name] = views["mean"]
+                log.info("%s: %s", name, rates[name])
+                if (mode, word) == ("probe", "own"):
+                    change = np.abs(shares.pictures.astype(int) - unguided).max()
+                    result["probe_changes_by_at_most"] = int(change)
+        result |= {
+            "chance": targets.chances(*maps["probe, own word"].shape[1:]),
+            "area": targets.areas(),
+            "rates": rates,
+            "parts": _by_part(targets, {mode: maps[f"{mode}, own word"] for mode in modes}),
         }
-        result["area"] = {
-            "picture": round(float(part.mean()), 4),
-            "object": round(float((part.sum((1, 2)) / whole.sum((1, 2))).mean()), 4),
+        titles = [f"{pair.prompt}\nnot {pair.negative_prompt}" for pair in targets.pairs]
+        shown = {
+            name: (mean, peak_hits(mean, cells_on(targets.part, *mean.shape[1:])).overlaps)
+            for name, mean in maps.items()
         }
-        result["rates"] = rows
-        names = np.array([drawn[i].negative_prompt for i in counted])
-        result["parts"] = {
-            name: {
-                "count": int((names == name).sum()),
-                **{
-                    mode: _rates(_only(peak_hits(maps[f"{mode}, own word"], on), names == name))
-                    for mode in ("guided", "probe")
-                },
-            }
-            for name in PARTS
-            if (names == name).any()
-        }
-        return result, self._sheet(drawn, counted, unguided, part, maps, on)
+        return result, make_sheet(titles, unguided[targets.which], targets.part, shown)
 
-    def _draw(self, name: str, pairs: Sequence[Pair], settings: Settings) -> Shares:
+    def _targets(self, unguided: np.ndarray) -> Targets:
+        drawn = [self._pairs[index % len(self._pairs)] for index in range(len(unguided))]
+        masks = self._finder.masks(unguided)
+        part = np.stack([mask[PARTS.index(p.negative_prompt)] for mask, p in zip(masks, drawn, strict=True)])
+        seen = [p.negative_prompt in v.parts for p, v in zip(drawn, self._judge(unguided), strict=True)]
+        which = np.flatnonzero(np.array(seen) & part.any((1, 2)))
+        whole = part | masks[:, -1]  # the last channel is the object
+        return Targets(which, [drawn[index] for index in which], part[which], whole[which])
+
+    def _draw(self, pairs: Sequence[Pair], settings: Settings) -> Shares:
         from vsf_lib.adapters import Report
         from vsf_lib.bench.drawing import Method, draw
 
         reports: list[Report] = []
         pictures = draw(
-            self._pipe, pairs, Method(name, settings), seeds=self._seeds, steps=self._steps, reports=reports
+            self._pipe, pairs, Method("vsf", settings), seeds=self._seeds, steps=self._steps, reports=reports
         )
         # [steps, layers, images, n_i] each
         recorded = [report.layer_share for report in reports if report.layer_share is not None]
-        share = np.concatenate([r.double().numpy().transpose(2, 0, 1, 3) for r in recorded])
-        return Shares(name, pictures, as_maps(share, SIZE, SIZE), reports[0].layers)
-
-    def _sheet(
-        self,
-        drawn: Sequence[Pair],
-        counted: np.ndarray,
-        unguided: np.ndarray,
-        part: np.ndarray,
-        maps: dict[str, np.ndarray],
-        on: Hits,
-    ) -> Sheet:
-        """The first counted pictures: as drawn, the part that was found, and the maps with their peaks."""
-        first = range(min(_COLUMNS, len(counted)))
-        pictures = [Image.fromarray(unguided[counted[k]]).resize((_TILE, _TILE), 0) for k in first]
-        found = [
-            Image.composite(p, p.convert("L").convert("RGB"), Image.fromarray(part[k]).resize(p.size, 0))
-            for k, p in enumerate(pictures)
-        ]
-        rows = [("unguided", pictures), ("part found", found)]
-        for name, mean in maps.items():
-            hit = peak_hits(mean, on).overlaps
-            marked = [_marked(pictures[k], mean[k], bool(hit[k])) for k in first]
-            rows.append((name.replace(", ", "\n"), marked))
-        titles = [f"{drawn[i].prompt}\nnot {drawn[i].negative_prompt}" for i in counted[: len(first)]]
-        return Sheet([(name, np.stack([np.asarray(t) for t in tiles])) for name, tiles in rows], titles)
+        share = np.concatenate([part.double().numpy().transpose(2, 0, 1, 3) for part in recorded])
+        return Shares(pictures, as_maps(share, SIZE, SIZE), reports[0].layers)
 
 
 def controls(pairs: Sequence[Pair], seed: int = 5) -> dict[str, list[Pair]]:
@@ -232,45 +221,51 @@ def controls(pairs: Sequence[Pair], seed: int = 5) -> dict[str, list[Pair]]:
     return {"sibling": siblings, "stranger": strangers}
 
 
-def _only(hits: Hits, which: np.ndarray) -> Hits:
-    return Hits(hits.overlaps[which], hits.centred[which])
+def _by_part(targets: Targets, maps: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The rates of each part by itself, and how many pictures they are of."""
+    named = np.array([pair.negative_prompt for pair in targets.pairs])
+    return {
+        part: {
+            "count": int((named == part).sum()),
+            **{mode: targets.rates(shown, named == part) for mode, shown in maps.items()},
+        }
+        for part in PARTS
+        if (named == part).any()
+    }
 
 
-def _rates(hits: Hits) -> dict[str, float]:
+def _rounded(hits: Hits) -> Rates:
     return {
         "overlaps": round(float(hits.overlaps.mean()), 4),
         "centred": round(float(hits.centred.mean()), 4),
     }
 
 
-def _marked(picture: Image.Image, shares: np.ndarray, hit: bool) -> Image.Image:
-    """`picture` under its map, with a frame around the peak: green on the part, white beside it."""
-    shown = overlay(picture, shares, Scale.of(shares))
-    row, column = np.unravel_index(shares.argmax(), shares.shape)
-    height, width = (side // cells for side, cells in zip(shown.size[::-1], shares.shape, strict=True))
-    left, top = int(column) * width, int(row) * height
-    ink = (0, 255, 120) if hit else (255, 255, 255)
-    ImageDraw.Draw(shown).rectangle((left, top, left + width - 1, top + height - 1), outline=ink, width=2)
-    return shown
-
-
 def table(result: dict[str, Any]) -> str:
     """The rates as text."""
     lines = []
     if result["counted"]:
-        lines.append(f"{'peak of the map':<22} {'view':<26} {'on part':>8} {'centred':>8}")
+        lines.append(f"{'peak of the map':<28} {'view':<28} {'on part':>8} {'centred':>8} {'ranked':>8}")
         for name, views in result["rates"].items():
-            for number, (view, rates) in enumerate(views.items()):
-                if number and "own" not in name:
-                    continue  # of other words the map that a user sees
-                label = name if number == 0 else ""
-                lines.append(f"{label:<22} {view:<26} {rates['overlaps']:8.3f} {rates['centred']:8.3f}")
+            for view, rates in views.items():
+                if view == "mean":
+                    lines.append(f"{name:<28} {view:<28} {_numbers(rates)}")
+                elif "own" in name:  # of the other words the map that a user would see says enough
+                    lines.append(f"{'':<28} {view:<28} {_numbers(rates)}")
         for what, rates in result["chance"].items():
-            area = f"(area {result['area'][what]:.3f})"
-            label = f"a random cell of the {what}"
-            lines.append(f"{label:<32} {area:<16} {rates['overlaps']:8.3f} {rates['centred']:8.3f}")
+            area = f"{result['area'][what]:.1%} of it is the part"
+            lines.append(f"{f'a random cell of the {what}':<28} {area:<28} {_numbers(rates)}")
+        for part, rates in result["parts"].items():
+            lines.append(f"{'probe, own word':<28} {part:<20} {rates['count']:7} {_numbers(rates['probe'])}")
     lines.append(
         f"{result['counted']} of {result['pictures']} pictures have the part unguided; {result['pairs']} "
         f"held-out pairs x {result['seeds']} seeds, {result['steps']} steps, {result['settings']}"
     )
     return "\n".join(lines)
+
+
+def _numbers(rates: Rates) -> str:
+    return " ".join(f"{rates[key]:8.3f}" if key in rates else " " * 8 for key in _KEYS).rstrip()
+
+
+_KEYS = ("overlaps", "centred", "ranked")

@@ -41,6 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sheet", type=Path, default=Path("outputs/scenes-sheet.png"), help="where the contact sheet goes"
     )
+    parser.add_argument(
+        "--recipes", action="store_true", help="instead: what each recipe of generate --recipe does, 20 seeds"
+    )
 
 
 def run(args: Namespace) -> int:
@@ -51,6 +54,10 @@ def run(args: Namespace) -> int:
             raise SettingsError(f"--{name} is {value}, but must be 1 or more")
     for name in ("sheet", "json"):
         _check_target(getattr(args, name), f"--{name}")
+    if args.recipes:
+        from vsf_lib.bench import recipes
+
+        return recipes.run(args)
     from vsf_lib.scenes.judge import Judge
     from vsf_lib.scenes.loading import load_pipeline
 

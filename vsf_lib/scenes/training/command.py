@@ -8,10 +8,11 @@ import os
 import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import ModelError, OutputError, SettingsError
+from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.scenes.model import FOLDER, MODELS, NAME
 
 log = logging.getLogger("vsf.scenes")
@@ -23,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model",
         choices=tuple(MODELS),
         default=NAME,
-        help=f"which of the small models (default: {NAME}); the Flux ones learn from what {NAME} learnt",
+        help=f"which of the small models (default: {NAME}); the Flux ones learn from the {NAME} model",
     )
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/scenes-training"), help="where stages keep results"
@@ -61,10 +62,8 @@ def run(args: Namespace) -> int:
         args.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--work: the folder {args.work} cannot be made ({error})") from error
-    todo = stages(args.work, args.scale, device, workers)
-    if args.model != NAME:
-        todo = [stage for stage in todo if stage[0] != "distillation"]
-        todo += flux_stages(args.model, args.work, args.scale, device, workers)
+    make = stages if args.model == NAME else partial(flux_stages, args.model)
+    todo = make(args.work, args.scale, device, workers)
     for name, result, stage in todo:
         if (args.work / result).exists():
             log.info("%s: found in %s", name, args.work)
@@ -112,16 +111,7 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
         (
             "critic",
             "critic.safetensors",
-            lambda: judge.train(
-                work,
-                steps=n(1500),
-                batch=64,
-                count=n(5000),
-                checked=n(1000),
-                device=device,
-                seed=1011,
-                name="critic",
-            ),
+            lambda: judge.train(work, **_critic(n), device=device),
         ),
         ("gate", "gate", gate_autoencoder),
         ("latents", "latents.pt", lambda: flow.prepare(work, n(30000), 3, device=device)),
@@ -145,68 +135,80 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
     ]
 
 
-def flux_stages(model: str, work: Path, scale: float, device: str, workers: int = 1) -> list[Stage]:
-    """What follows the pairs for a Flux model, in the form of `stages`; flux-schnell begins as flux-dev."""
-    from vsf_lib.scenes.training import flux_distil
+def _critic(n: Callable[[int], int]) -> dict[str, Any]:
+    """How the second judge is trained, of other renders and another seed."""
+    return {
+        "name": "critic",
+        "steps": n(1500),
+        "batch": 64,
+        "count": n(5000),
+        "checked": n(1000),
+        "seed": 1011,
+    }
+
+
+def flux_stages(
+    model: str, work: Path, scale: float, device: str, workers: int = 1, shared: Path = FOLDER
+) -> list[Stage]:
+    """The stages of a Flux model, in the form of `stages`: it learns from the scenes model in `shared`.
+
+    flux-schnell begins as flux-dev. The critic is not the judge that measures: that one is not asked here.
+    """
+    from vsf_lib.scenes.training import flux_distil, judge
 
     def n(number: int) -> int:
         return max(1, round(number * scale))
 
-    dev: Stage = (
-        "flux-dev",
-        "flux-dev.pt",
-        lambda: flux_distil.train_dev(work, steps=n(9000), batch=64, device=device, workers=workers),
-    )
-    traces: Stage = (
-        "traces",
-        "traces.pt",
-        lambda: flux_distil.trace(work, device=device, workers=workers),
-    )
+    begin: list[Stage] = [
+        ("autoencoder", "vae", lambda: shutil.copytree(shared / "vae", work / "vae")),
+        (
+            "critic",
+            "critic.safetensors",
+            lambda: judge.train(work, **_critic(n), device=device),
+        ),
+        (
+            "traces",
+            "traces.pt",
+            lambda: flux_distil.trace(work, shared, count=n(10000), device=device, workers=workers),
+        ),
+        (
+            "flux-dev",
+            "flux-dev.pt",
+            lambda: flux_distil.train_dev(
+                work, shared, steps=n(9000), batch=64, device=device, workers=workers
+            ),
+        ),
+    ]
     schnell: Stage = (
         "flux-schnell",
         "flux-schnell.pt",
-        lambda: flux_distil.train_schnell(work, steps=n(3000), batch=64, device=device, workers=workers),
+        lambda: flux_distil.train_schnell(
+            work, shared, steps=n(3000), batch=64, device=device, workers=workers
+        ),
     )
-    return [dev] if model == "flux-dev" else [dev, traces, schnell]
+    return begin if model == "flux-dev" else [*begin, schnell]
 
 
 def export_flux(model: str, work: Path, out: Path | None) -> None:
     """Writes a Flux transformer in half precision, measured with the scenes model that lies beside it."""
     import torch
 
-    from vsf_lib.scenes.judge import Judge
+    from vsf_lib.scenes.judge import WEIGHTS, Judge
     from vsf_lib.scenes.loading import load_pipeline
-    from vsf_lib.scenes.training import flow, flux
+    from vsf_lib.scenes.training import flux
     from vsf_lib.scenes.training.common import Scores
     from vsf_lib.scenes.training.gate import check_model
 
-    shared = FOLDER if out is None else out / FOLDER.name
-    _check_encoders(shared, flow.load(work).t5)
     transformer = flux.load(work / f"{model}.pt", guidance=model == "flux-dev")
     built = work / model
     transformer.to(torch.float16).save_pretrained(built)
-    judge = Judge.load(work / "judge.safetensors")
-    scores = check_model(load_pipeline(built, shared), judge, steps=(MODELS[model].steps,))
-    target = shared.with_name(model)
+    scores = check_model(load_pipeline(built), Judge.load(WEIGHTS), steps=(MODELS[model].steps,))
+    target = (FOLDER.parent if out is None else out) / model
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(built, target)
-    for folder in (work, shared.parent):
+    for folder in (work, target.parent):
         Scores(folder / "scores.json").add(model, unguided=scores)
     log.info("exported to %s", target)
-
-
-def _check_encoders(shared: Path, t5: Any) -> None:
-    """Raises ModelError unless the model whose text encoders Flux will read is of the same training."""
-    import torch
-    from safetensors.torch import load_file
-
-    file = shared / "text_encoder_3" / "model.safetensors"
-    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
-    if not file.is_file() or not torch.equal(load_file(file)[name], t5.state_dict()[name].half()):
-        raise ModelError(
-            f"the scenes model in {shared} is not of this training, and Flux reads its text encoders: run "
-            f"scenes train with --model {NAME} first"
-        )
 
 
 def export(work: Path, out: Path | None) -> None:

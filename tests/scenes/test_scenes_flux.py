@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -298,14 +299,48 @@ def trained(work: Path, shared: Path, traces: Traces) -> Path:
     return work
 
 
-def test_schnell_begins_as_dev(trained: Path) -> None:
+def test_each_stage_begins_as_the_one_before(trained: Path) -> None:
     """One step of learning does not take it far."""
-    dev = flux.load(trained / "flux-dev.pt", guidance=True)
-    schnell = flux.load(trained / "flux-schnell.pt", guidance=False)
-    assert not schnell.config.guidance_embeds
-    before, after = (x.x_embedder.weight.detach() for x in (dev, schnell))
-    assert not torch.equal(before, after)
-    assert (before - after).abs().max() < 1e-3
+    names = ("flux-dev-begun", "flux-dev", "flux-schnell-begun", "flux-schnell")
+    models = [flux.load(trained / f"{name}.pt", guidance="dev" in name) for name in names]
+    assert [model.config.guidance_embeds for model in models] == [True, True, False, False]
+    for before, after in pairwise(model.x_embedder.weight.detach() for model in models):
+        assert not torch.equal(before, after)
+        assert (before - after).abs().max() < 1e-3
+
+
+def test_own_ways_are_led_by_the_student(trained: Path, teacher: Networks) -> None:
+    """Its few steps, and at each the mean velocity of the teacher's finer ones."""
+    ways = Traces.load(trained / "traces-of-flux-schnell.pt")
+    torch.testing.assert_close(ways.sigmas, flux.flux_sigmas(FEW).expand(len(ways.scale), -1))
+    student = flux_distil.begun(trained, "flux-schnell")
+    captions = Captions([[text] for text in ways.captions])
+    ids, states, fine = captions.padded([0]), ways.states.float(), flux.flux_sigmas(FEW * FINER)
+    with torch.inference_mode():
+        velocity = guided(teacher, *encode_sd3(teacher, *ids), encode_sd3(teacher, *captions.empty()), TAUGHT)
+        for step in range(FEW):
+            x, now, span = states[:1, step], fine[FINER * step], fine[FINER * (step + 1)] - fine[FINER * step]
+            led = flux.velocity(student, x, now[None], None, flux.encode(teacher, *ids))
+            torch.testing.assert_close(states[:1, step + 1], x + span * led, atol=0.03, rtol=0.05)
+            y = x
+            for k in range(FINER * step, FINER * (step + 1)):
+                y = y + (fine[k + 1] - fine[k]) * velocity(y, fine[k])
+            torch.testing.assert_close(ways.told[:1, step].float(), (y - x) / span, atol=0.05, rtol=0.1)
+            assert not torch.allclose(y, states[:1, step + 1], atol=0.05)
+    assert torch.equal(ways.told, ways.blank)
+
+
+def test_few_steps_take_the_same_ways(traces: Traces) -> None:
+    coarse = traces.coarse()
+    assert coarse.captions == traces.captions[::2]
+    assert torch.equal(coarse.states, traces.states[::2, ::FINER])
+    which, scale = torch.arange(3), torch.full((3,), TAUGHT)
+    for step in range(FEW):
+        now, then = coarse.sigmas[:, step], coarse.sigmas[:, step + 1]
+        moved = coarse.states[:, step].float() + (then - now).view(-1, 1, 1, 1) * coarse.velocity(
+            which, torch.full((3,), step), scale
+        )
+        torch.testing.assert_close(moved, coarse.states[:, step + 1].float(), atol=0.01, rtol=0.01)
 
 
 def test_a_stage_without_the_one_before(tmp_path: Path) -> None:

@@ -171,22 +171,33 @@ def flux_stages(
             "traces.pt",
             lambda: flux_distil.trace(work, shared, count=n(10000), device=device, workers=workers),
         ),
-        (
-            "flux-dev",
-            "flux-dev.pt",
-            lambda: flux_distil.train_dev(
-                work, shared, steps=n(9000), batch=64, device=device, workers=workers
-            ),
-        ),
     ]
-    schnell: Stage = (
-        "flux-schnell",
-        "flux-schnell.pt",
-        lambda: flux_distil.train_schnell(
-            work, shared, steps=n(3000), batch=64, device=device, workers=workers
-        ),
-    )
-    return begin if model == "flux-dev" else [*begin, schnell]
+
+    def both_stages(name: str, first: int, count: int, second: int) -> list[Stage]:
+        train: dict[str, Any] = {"batch": 64, "device": device, "workers": workers}
+        return [
+            (
+                f"{name}, begun",
+                f"{name}-begun.pt",
+                lambda: flux_distil.train(work, shared, name, steps=n(first), **train),
+            ),
+            (
+                f"{name}'s own traces",
+                f"traces-of-{name}.pt",
+                lambda: flux_distil.trace(
+                    work, shared, count=n(count), student=name, device=device, workers=workers, seed=61
+                ),
+            ),
+            (
+                name,
+                f"{name}.pt",
+                lambda: flux_distil.go_on(work, shared, name, steps=n(second), **train),
+            ),
+        ]
+
+    dev = both_stages("flux-dev", 9000, 4000, 3000)
+    schnell = both_stages("flux-schnell", 2000, 3000, 2000)
+    return [*begin, *dev] if model == "flux-dev" else [*begin, *dev, *schnell]
 
 
 def export_flux(model: str, work: Path, out: Path | None) -> None:

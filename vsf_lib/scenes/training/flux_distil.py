@@ -1,10 +1,12 @@
 """Makes the small Flux models out of the scenes model that is shipped: no other training is needed before.
 
-`traces`: the scenes model draws many captions with guidance by two passes, at many scales and noise levels; a
-critic drops the drawings that do not show their caption, and where each of the others went is kept.
-`flux-dev`: a transformer of Flux's architecture learns the velocities on these ways, the scale being an
-input: guidance distillation, as the real one's is called.
-`flux-schnell`: a copy of that at one scale learns to go in four steps where the traces took eight.
+A transformer of Flux's architecture learns velocities on ways from noise to a drawing. First the ways that
+the scenes model takes with guidance by two passes, at many scales, of which a critic has dropped those that
+do not end in their caption; then its own ways, where the scenes model says how it would go on: what a model
+does after its own small errors it can only learn there.
+
+`flux-dev` has the guidance scale as an input: guidance distillation, as the real one's is called.
+`flux-schnell` begins as that at one scale and learns to go in four steps where the scenes model takes eight.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from vsf_lib.errors import ModelError
@@ -23,14 +26,11 @@ from vsf_lib.scenes.judge import Judge, Verdict
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.training import flux
 from vsf_lib.scenes.training.common import (
-    Average,
-    Checkpoint,
     PlainAttention,
     in_parallel,
+    learn,
     logger,
-    muon_and_adam,
     restore,
-    run_steps,
     training_scenes,
 )
 from vsf_lib.scenes.training.distil import FEWEST, decode, shows
@@ -67,9 +67,9 @@ class Traces:
     sigmas: Tensor
     """Noise levels `[n, S + 1]`."""
     states: Tensor
-    """Latents at these, float16 `[n, S + 1, 8, 16, 16]`."""
+    """Latents at these `[n, S + 1, 8, 16, 16]`."""
     blank: Tensor
-    """The teacher's velocities there without the caption, float16 `[n, S, 8, 16, 16]`."""
+    """The teacher's velocities there without the caption `[n, S, 8, 16, 16]`."""
     told: Tensor
     """The same with it."""
     scale: Tensor
@@ -78,7 +78,7 @@ class Traces:
 
     @classmethod
     def load(cls, file: Path) -> Traces:
-        """What `trace` wrote; raises ModelError if it has not run."""
+        """What `save` wrote; raises ModelError if that has not run."""
         if not file.exists():
             raise ModelError(f"there is no {file.name} in {file.parent}: run the stage that makes it first")
         return cls(**torch.load(file, weights_only=True))
@@ -92,21 +92,35 @@ class Traces:
             captions=[text for part in parts for text in part.captions],
         )
 
+    def save(self, file: Path) -> None:
+        """Writes all of it."""
+        torch.save(vars(self), file)
+
     def only(self, good: Sequence[bool]) -> Traces:
-        """Those that are good, in half precision but for noise levels and scales."""
+        """Those that are good."""
         chosen = torch.tensor(good)
         return Traces(
             self.sigmas[chosen],
-            self.states[chosen].half(),
-            self.blank[chosen].half(),
-            self.told[chosen].half(),
+            self.states[chosen],
+            self.blank[chosen],
+            self.told[chosen],
             self.scale[chosen],
             [text for text, is_good in zip(self.captions, good, strict=True) if is_good],
         )
 
-    def save(self, file: Path) -> None:
-        """Writes all of it."""
-        torch.save(vars(self), file)
+    def halved(self) -> Traces:
+        """The same in half precision, but for noise levels and scales."""
+        states, blank, told = self.states.half(), self.blank.half(), self.told.half()
+        return Traces(self.sigmas, states, blank, told, self.scale, self.captions)
+
+    def coarse(self) -> Traces:
+        """Those through flux-schnell's noise levels, in its few steps, each at its mean velocity."""
+        levels = flux.flux_sigmas(FEW * FINER)
+        own = self.only([bool(row) for row in torch.isclose(self.sigmas, levels).all(1)])
+        sigmas, states = own.sigmas[:, ::FINER], own.states[:, ::FINER]
+        spans = sigmas.diff(dim=1)[..., None, None, None]
+        mean = (states.float().diff(dim=1) / spans).to(states)
+        return Traces(sigmas, states, mean, mean, own.scale, own.captions)
 
     def velocity(self, which: Tensor, step: Tensor, scale: Tensor) -> Tensor:
         """Guided at `scale` `[b]`, from the states after `step` `[b]` steps of the traces `which` `[b]`."""
@@ -114,11 +128,16 @@ class Traces:
         return blank + scale.view(-1, 1, 1, 1) * (told - blank)
 
 
+Field = Callable[[Tensor, Tensor], Tensor]
+"""The velocity of latents at their noise levels."""
+
+
 def trace(
     folder: Path,
     teacher: Path,
     *,
     count: int,
+    student: str | None = None,
     device: str = "cpu",
     workers: int = 1,
     seed: int = 21,
@@ -128,18 +147,30 @@ def trace(
 
     Half of them go through flux-schnell's own noise levels with its own guidance, the others anywhere.
     Raises ModelError if hardly any is left.
+
+    With the name of a `student`, as its first stage left it, to `folder/traces-of-<student>.pt`: its own
+    ways, wherever they end.
     """
-    in_parallel(workers, _trace, folder, teacher, count // workers, device, seed, keep)
-    parts = [folder / f"traces-{rank}.pt" for rank in range(workers)]
+    in_parallel(workers, _trace, folder, teacher, count // workers, student, device, seed, keep)
+    parts = [_part(folder, student, rank) for rank in range(workers)]
     merged = Traces.joined([Traces.load(part) for part in parts])
     if len(merged.scale) < FEWEST * count:
         raise ModelError(
             f"the scenes model's drawings show their caption in {len(merged.scale)} of {count} cases only: "
             "train that model first"
         )
-    merged.save(folder / "traces.pt")
+    merged.save(_traces(folder, student))
     for part in parts:
         part.unlink()
+
+
+def _traces(folder: Path, student: str | None) -> Path:
+    return folder / ("traces.pt" if student is None else f"traces-of-{student}.pt")
+
+
+def _part(folder: Path, student: str | None, rank: int) -> Path:
+    whole = _traces(folder, student)
+    return whole.with_stem(f"{whole.stem}-{rank}")
 
 
 @torch.inference_mode()
@@ -149,6 +180,7 @@ def _trace(
     folder: Path,
     teacher_folder: Path,
     count: int,
+    student: str | None,
     device: str,
     seed: int,
     keep: Callable[[str, Verdict], bool],
@@ -157,19 +189,32 @@ def _trace(
     torch.manual_seed(seed)
     rng = random.Random(seed)
     teacher = load_teacher(teacher_folder, device)
+    follower = None if student is None else begun(folder, student, device)
+    schnell = follower is not None and not follower.config.guidance_embeds
     texts = [caption(scene, rng) for scene in training_scenes(count, seed, alone=0.06)]
     captions, critic = Captions([[text] for text in texts]), Judge.load(folder / "critic.safetensors")
     empty = encode_sd3(teacher, *(ids.to(device) for ids in captions.empty()))
     done: list[Traces] = []
     for i in range(0, count, 100):
-        ids = captions.padded(range(i, min(i + 100, count)))
-        text = encode_sd3(teacher, *(x.to(device) for x in ids))
-        n = len(text[0])
-        ways = _ways(teacher, texts[i : i + n], text, empty, random_levels(n), random_scales(n))
-        verdicts = critic(decode(teacher.vae, ways.states[:, -1].to(device)))
-        done.append(ways.only([*map(keep, ways.captions, verdicts)]))
+        ids = [x.to(device) for x in captions.padded(range(i, min(i + 100, count)))]
+        n = len(ids[0])
+        sigmas, scale = random_levels(n), random_scales(n)
+        if schnell:
+            sigmas, scale = flux.flux_sigmas(FEW * FINER).expand(n, -1), torch.full((n,), TAUGHT)
+        ways = walk(
+            both_velocities(teacher, encode_sd3(teacher, *ids), empty),
+            sigmas,
+            scale,
+            texts[i : i + n],
+            lead=None if follower is None else _field(follower, flux.encode(teacher, *ids), scale),
+            finer=FINER if schnell else 1,
+        )
+        if student is None:
+            verdicts = critic(decode(teacher.vae, ways.states[:, -1].to(device)))
+            ways = ways.only([*map(keep, ways.captions, verdicts)])
+        done.append(ways.halved())
         logger.info("%d of %d traced", i + n, count)
-    Traces.joined(done).save(folder / f"traces-{rank}.pt")
+    Traces.joined(done).save(_part(folder, student, rank))
 
 
 def random_levels(count: int) -> Tensor:
@@ -188,38 +233,80 @@ def random_scales(count: int) -> Tensor:
     return scales
 
 
-def _ways(
-    teacher: Networks,
-    captions: list[str],
-    text: tuple[Tensor, Tensor],
-    empty: tuple[Tensor, Tensor],
-    sigmas: Tensor,
-    scale: Tensor,
-) -> Traces:
-    """Ways from fresh noise, in float32; `text` is what the captions are encoded to."""
-    device, n = teacher.transformer.device, len(scale)
+def both_velocities(
+    teacher: Networks, text: tuple[Tensor, Tensor], empty: tuple[Tensor, Tensor]
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The teacher's velocities without and with the text, of latents at their noise levels `[n]`."""
+    n, device = len(text[0]), teacher.transformer.device
     both = torch.cat([empty[0].expand(n, -1, -1), text[0]])
     pooled = torch.cat([empty[1].expand(n, -1), text[1]])
-    x = torch.randn(n, 8, 16, 16)
-    states, blanks, tolds = [x], [], []
-    for now, then in zip(sigmas.T, sigmas.T[1:], strict=False):
-        time = (now * 1000).repeat(2).to(device)
+
+    def velocities(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        twice, time = x.repeat(2, 1, 1, 1).to(device), (sigma * 1000).repeat(2).to(device)
         with torch.autocast(device.type, torch.bfloat16), PlainAttention():
-            v = teacher.transformer(x.repeat(2, 1, 1, 1).to(device), both, pooled, time, return_dict=False)[0]
+            v = teacher.transformer(twice, both, pooled, time, return_dict=False)[0]
         blank, told = v.float().cpu().chunk(2)
-        guided = blank + scale.view(-1, 1, 1, 1) * (told - blank)
-        x = x + (then - now).view(-1, 1, 1, 1) * guided
+        return blank, told
+
+    return velocities
+
+
+def _field(student: FluxTransformer2DModel, text: tuple[Tensor, Tensor], scale: Tensor) -> Field:
+    device = student.device
+    guidance = scale.to(device) if student.config.guidance_embeds else None
+    return lambda x, sigma: flux.velocity(student, x.to(device), sigma.to(device), guidance, text).cpu()
+
+
+def walk(
+    velocities: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    sigmas: Tensor,
+    scale: Tensor,
+    captions: list[str],
+    *,
+    lead: Field | None = None,
+    finer: int = 1,
+) -> Traces:
+    """Ways from fresh noise through every `finer`-th of the noise levels `[n, finer S + 1]`, in float32.
+
+    They are led by `lead`, or go where the teacher goes with guidance. With `finer` above 1 what is noted is
+    the mean of the guided velocities on the teacher's way through the levels between.
+    """
+
+    def guided(x: Tensor, at: int) -> Tensor:
+        blank, told = velocities(x, sigmas[:, at])
+        return blank + scale.view(-1, 1, 1, 1) * (told - blank)
+
+    def span(start: int, stop: int) -> Tensor:
+        return (sigmas[:, stop] - sigmas[:, start]).view(-1, 1, 1, 1)
+
+    x = torch.randn(len(scale), 8, 16, 16)
+    states, blanks, tolds = [x], [], []
+    for at in range(0, sigmas.shape[1] - 1, finer):
+        if finer == 1:
+            blank, told = velocities(x, sigmas[:, at])
+        else:
+            y = x
+            for between in range(at, at + finer):
+                y = y + span(between, between + 1) * guided(y, between)
+            blank = told = (y - x) / span(at, at + finer)
+        go = blank + scale.view(-1, 1, 1, 1) * (told - blank) if lead is None else lead(x, sigmas[:, at])
+        x = x + span(at, at + finer) * go
         states.append(x)
         blanks.append(blank)
         tolds.append(told)
-    return Traces(
-        sigmas, torch.stack(states, 1), torch.stack(blanks, 1), torch.stack(tolds, 1), scale, captions
-    )
+    points, without, by = (torch.stack(kept, dim=1) for kept in (states, blanks, tolds))
+    return Traces(sigmas[:, ::finer], points, without, by, scale, captions)
 
 
-def train_dev(
+def begun(folder: Path, model: str, device: str = "cpu") -> FluxTransformer2DModel:
+    """A model as its first stage left it."""
+    return flux.load(folder / f"{model}-begun.pt", guidance=model == "flux-dev", device=device)
+
+
+def train(
     folder: Path,
     teacher: Path,
+    model: str,
     *,
     steps: int,
     batch: int,
@@ -228,15 +315,36 @@ def train_dev(
     workers: int = 1,
     seed: int = 31,
 ) -> None:
-    """Writes `folder/flux-dev.pt`. An interrupted run goes on from its last checkpoint."""
-    in_parallel(workers, _train_dev, folder, teacher, steps, batch, learning_rate, device, seed)
+    """The first stage of flux-dev or flux-schnell, on the teacher's ways: writes `folder/<model>-begun.pt`.
+
+    Interrupted runs of this and of `go_on` continue at their last checkpoint.
+    """
+    in_parallel(workers, _train, folder, teacher, model, False, steps, batch, learning_rate, device, seed)
 
 
-def _train_dev(
+def go_on(
+    folder: Path,
+    teacher: Path,
+    model: str,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 1e-3,
+    device: str = "cpu",
+    workers: int = 1,
+    seed: int = 51,
+) -> None:
+    """The second stage, on the model's own ways too: writes `folder/<model>.pt`."""
+    in_parallel(workers, _train, folder, teacher, model, True, steps, batch, learning_rate, device, seed)
+
+
+def _train(
     rank: int,
     workers: int,
     folder: Path,
     teacher_folder: Path,
+    model: str,
+    second: bool,
     steps: int,
     batch: int,
     learning_rate: float,
@@ -244,87 +352,45 @@ def _train_dev(
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
-    student, teacher = flux.build(guidance=True), load_teacher(teacher_folder, device)
-    flux.adopt(student, teacher)
-    start = restore(folder / "flux-dev.part.pt", [student])
+    teacher, schnell = load_teacher(teacher_folder, device), model == "flux-schnell"
+    traces = Traces.load(_traces(folder, None))
+    if schnell:
+        traces = traces.coarse()
+    if second:
+        student = begun(folder, model)
+        traces = Traces.joined([traces, Traces.load(_traces(folder, model))])
+    elif schnell:
+        student = flux.without_guidance(flux.load(folder / "flux-dev.pt", guidance=True), TAUGHT)
+    else:
+        student = flux.build(guidance=True)
+        flux.adopt(student, teacher)
+    file = folder / (f"{model}.pt" if second else f"{model}-begun.pt")
+    start = restore(file.with_suffix(".part.pt"), [student])
     student.to(device)
-    traces = Traces.load(folder / "traces.pt")
     captions = Captions([[text] for text in traces.captions])
     torch.manual_seed(seed + rank + start)
     rng = np.random.default_rng(seed + rank + start)
-    average = Average([student], 0.998)
-    optimisers = muon_and_adam([student], learning_rate, MUON)
 
     def loss_at(step: int) -> Tensor:
-        index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.04)
+        index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0 if schnell else 0.04)
         which = torch.from_numpy(index)
         at = torch.randint(traces.blank.shape[1], (len(which),))
         scale = torch.where(torch.rand(len(which)) < 0.5, traces.scale[which], random_scales(len(which)))
         # Without a caption there is nothing to guide to.
-        wanted = traces.velocity(which, at, scale.masked_fill(captions.is_empty(clip), 0.0)).to(device)
+        wanted = traces.velocity(which, at, scale.masked_fill(captions.is_empty(clip), 0.0))
         with torch.no_grad():
             text = flux.encode(teacher, clip.to(device), t5.to(device))
-        noisy, sigma = traces.states[which, at].float().to(device), traces.sigmas[which, at].to(device)
-        guessed = flux.velocity(student, noisy, sigma, scale.to(device), text)
+        field = _field(student, text, scale)
+        guessed = field(traces.states[which, at].float(), traces.sigmas[which, at])
         return (guessed - wanted).square().mean()
 
-    keep = Checkpoint(folder / "flux-dev.pt", average, [student], rank)
-    run_steps(steps, learning_rate, optimisers, loss_at, keep, start=start, every=100)
-    keep.finish()
-
-
-def train_schnell(
-    folder: Path,
-    teacher: Path,
-    *,
-    steps: int,
-    batch: int,
-    learning_rate: float = 1e-3,
-    device: str = "cpu",
-    workers: int = 1,
-    seed: int = 41,
-) -> None:
-    """Writes `folder/flux-schnell.pt`. An interrupted run goes on from its last checkpoint."""
-    in_parallel(workers, _train_schnell, folder, teacher, steps, batch, learning_rate, device, seed)
-
-
-def _train_schnell(
-    rank: int,
-    workers: int,
-    folder: Path,
-    teacher_folder: Path,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    device: str,
-    seed: int,
-) -> None:
-    traces = Traces.load(folder / "traces.pt")
-    # Those that went through its own noise levels.
-    own = torch.nonzero((traces.sigmas - flux.flux_sigmas(FEW * FINER)).abs().amax(1) < 1e-6)[:, 0]
-    states = traces.states[own, ::FINER]
-    captions = Captions([[traces.captions[i]] for i in own.tolist()])
-    student = flux.without_guidance(flux.load(folder / "flux-dev.pt", guidance=True), TAUGHT)
-    start = restore(folder / "flux-schnell.part.pt", [student])
-    student.to(device)
-    teacher = load_teacher(teacher_folder, device)
-    torch.manual_seed(seed + rank + start)
-    rng = np.random.default_rng(seed + rank + start)
-    average = Average([student], 0.998)
-    optimisers = muon_and_adam([student], learning_rate, MUON)
-    sigmas = flux.flux_sigmas(FEW)
-
-    def loss_at(step: int) -> Tensor:
-        index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0)
-        chosen = torch.from_numpy(index)
-        leg = torch.randint(FEW, (len(chosen),))
-        before, after = (states[chosen, leg + k].float().to(device) for k in (0, 1))
-        span = (sigmas[leg + 1] - sigmas[leg]).view(-1, 1, 1, 1).to(device)
-        with torch.no_grad():
-            text = flux.encode(teacher, clip.to(device), t5.to(device))
-        guessed = flux.velocity(student, before, sigmas[leg].to(device), None, text)
-        return (guessed - (after - before) / span).square().mean()
-
-    keep = Checkpoint(folder / "flux-schnell.pt", average, [student], rank)
-    run_steps(steps, learning_rate, optimisers, loss_at, keep, start=start, every=100)
-    keep.finish()
+    learn(
+        file,
+        [student],
+        loss_at,
+        rank=rank,
+        steps=steps,
+        learning_rate=learning_rate,
+        start=start,
+        times=MUON,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -349,25 +350,28 @@ def test_a_stage_without_the_one_before(tmp_path: Path) -> None:
 
 
 def test_export_refuses_what_has_not_learnt(
-    trained: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "COUNT", 2)
-    with pytest.raises(ModelError, match="unguided at 8 steps"):
-        command.export_flux("flux-dev", trained, shared.parent)
-    assert not (shared.parent / "flux-dev").exists()
+    with pytest.raises(ModelError, match=r"at 8 steps positive .*--below-gate"):
+        command.export_flux("flux-dev", trained, tmp_path)
+    assert not (tmp_path / "flux-dev").exists()
 
 
-def test_what_is_exported_draws(trained: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "POSITIVE", 0.0)
-    monkeypatch.setattr(gate, "QUALITY", 0.0)
+def test_what_is_exported_draws_and_says_what_it_misses(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gate, "COUNT", 2)
     for model in ("flux-schnell", "flux-dev"):
-        command.export_flux(model, trained, shared.parent)
-        folder = shared.parent / model
+        command.export_flux(model, trained, tmp_path, below_gate=True)
+        folder = tmp_path / model
         assert sum(file.stat().st_size for file in folder.iterdir()) < 4_300_000
-        pipe = load_pipeline(folder, shared)
+        pipe = load_pipeline(folder)
         assert isinstance(pipe, FluxPipeline)
         assert draw(pipe, make_pairs(2), OFF, seeds=(1,), steps=1).shape == (2, SIZE, SIZE, 3)
+    scores = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert scores["flux-dev"]["below_gate"].startswith("at 8 steps positive")
+    assert set(scores["flux-schnell"]["unguided"]) == {"4"}
 
 
 def test_flux_needs_the_scenes_model(tmp_path: Path) -> None:

@@ -197,3 +197,5 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
         call("--plot", str(tmp_path / "plot.png"))
     with pytest.raises(OutputError, match=r"the plot is a \.png"):
         call("--curves", "--plot", str(tmp_path / "plot.svg"))
+    with pytest.raises(SystemExit):
+        call("--curves", "--questions")

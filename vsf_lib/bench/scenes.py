@@ -24,7 +24,7 @@ from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
 
-_STUDIES = {"curves": "vsf_lib.bench.curves"}
+_STUDIES = {"curves": "vsf_lib.bench.curves", "questions": "vsf_lib.bench.questions"}
 """What a flag asks for instead of the table: a module with `check(args)`, which is called before a model is
 loaded, and `run(args, subject)`."""
 
@@ -39,6 +39,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--curves",
         action="store_true",
         help="instead: every method, variant and ablation over its strength (150 pairs, one seed)",
+    )
+    studies.add_argument(
+        "--questions",
+        action="store_true",
+        help="instead: what each choice inside VSF gains at equal removal (120 tuning pairs, one seed)",
     )
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(

@@ -118,6 +118,12 @@ def test_area_of_a_plain_strip() -> None:
     assert area(np.array([[0.5, 0.6, 1.0]])) == 0.0
 
 
+def test_a_curve_that_begins_beyond_a_removal_does_not_have_it() -> None:
+    """Where it first came to it lies before its weakest strength; that it comes back to it is no answer."""
+    points = np.array([[0.8, 0.6, 1.0], [0.9, 0.4, 1.0], [0.5, 0.9, 1.0]])
+    assert np.isnan(at_removal(points, np.array([1.0, 2.0, 4.0]), 0.5)).all()
+
+
 def test_one_point_is_a_curve() -> None:
     points, strengths = np.array([[0.95, 0.6, 0.7]]), np.array([2.0])
     assert best_removal(points) == 0.6

@@ -40,9 +40,10 @@ def test_the_ways_that_were_asked_for_are_there():
         assert set(recipe_named(name).examples) == set(FAMILIES)
     for example in recipe_named("semi-abstract").examples.values():
         assert example.negative_prompt in example.prompt.split()
-    for recipe in (recipe_named("style-avoidance"),):
-        for example in recipe.examples.values():
-            assert example.negative_prompt not in example.prompt
+    for example in recipe_named("style-avoidance").examples.values():
+        assert example.negative_prompt not in example.prompt
+    for kind, example in recipe_named("gentle").examples.items():
+        assert example.values["beta"] > preset_for(MODEL[kind]).beta
     assert all(example.values["alpha"] == 0 for example in recipe_named("baseline").examples.values())
 
 

@@ -73,9 +73,12 @@ _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
 _CODE = f"{_PAPER} and released code (github.com/weathon/VSF)"
 _HALVED = "alpha is half the published one, whose form of the method is weaker; CFG off"
 _WAN = "T2V 1.3B with the CausVid LoRA (bidirect2, rank 32) at 0.5; UniPC, flow shift 3 at 480p, 5 at 720p"
+# Form and strength by `bench scenes --questions` on the small models: docs/evidence.md.
 _FLUX = (
-    "published alphas do not transfer (the released code guides half of the blocks); a guess at half of them"
+    "measured on the small built-in model of this architecture, not on the real one; the published values "
+    "are those of a form that guides half of the blocks, and do not transfer"
 )
+_FLUX_SOURCE = "this project: python -m vsf_lib bench scenes --questions"
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
@@ -126,8 +129,8 @@ PRESETS: tuple[Preset, ...] = (
         name="Flux schnell",
         kind="flux-schnell",
         pattern=r"\bflux(?![.-]?2).*schnell",
-        values=_values(alpha=1.75, beta=0.0, negative_scale=8.0),
-        source=_CODE,
+        values=_values(alpha=2.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
         measured=False,
         note=_FLUX,
         published=Published((3.5, 6.0), 0.0, 8.0),
@@ -137,8 +140,8 @@ PRESETS: tuple[Preset, ...] = (
         name="Flux schnell, strong",
         kind="flux-schnell",
         pattern=r"\bflux(?![.-]?2).*schnell",
-        values=_values(alpha=3.0, beta=0.0, negative_scale=8.0),
-        source=_CODE,
+        values=_values(alpha=3.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
         measured=False,
         note=_FLUX,
         strong=True,
@@ -149,10 +152,22 @@ PRESETS: tuple[Preset, ...] = (
         name="Flux dev and Krea dev",
         kind="flux-dev",
         pattern=r"\bflux(?![.-]?2).*(dev|krea)",
-        values=_values(alpha=1.7, beta=0.2),
-        source=_CODE,
+        values=_values(alpha=2.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
         measured=False,
-        note=f"{_FLUX}; distilled guidance 4; its authors are not satisfied with it",
+        note=f"{_FLUX}; their authors were not satisfied with them on dev, at distilled guidance 4",
+        published=Published(3.4, 0.2),
+        steps=(32, 32),
+    ),
+    Preset(
+        name="Flux dev and Krea dev, strong",
+        kind="flux-dev",
+        pattern=r"\bflux(?![.-]?2).*(dev|krea)",
+        values=_values(alpha=3.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
+        measured=False,
+        note=_FLUX,
+        strong=True,
         published=Published(3.4, 0.2),
         steps=(32, 32),
     ),

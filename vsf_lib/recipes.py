@@ -77,7 +77,7 @@ RECIPES: tuple[Recipe, ...] = (
             SCENES: Example(
                 "a red car on a field",
                 "wheels",
-                seen="20 seeds: wheels in all pictures without, in none with; 3 are no cars any more",
+                seen="scenes, 20 seeds: wheels in all pictures without, in none with; 3 are no cars any more",
             ),
             SD3: Example(
                 "A poker table is set in the casino room, green felt stretched tight over the oval surface.",
@@ -97,7 +97,7 @@ RECIPES: tuple[Recipe, ...] = (
                 "a red car on a field",
                 "wheels",
                 _values(alpha=5.0, beta=2.0),
-                seen="20 seeds: wheels in all pictures without, in 7 with; all are cars, and clean drawings",
+                seen="scenes, 20 seeds: wheels in all pictures without, in 7 with; all are whole cars",
             ),
             SD3: Example(
                 "a cat making a cake in the kitchen, the kitchen is modern and well-lit",
@@ -107,7 +107,7 @@ RECIPES: tuple[Recipe, ...] = (
             FLUX: Example(
                 "a cat making a cake in the kitchen, the kitchen is modern and well-lit",
                 "icing",
-                _values(beta=1.0),
+                _values(alpha=3.0, beta=2.0),
             ),
         },
     ),
@@ -121,7 +121,7 @@ RECIPES: tuple[Recipe, ...] = (
             SCENES: Example(
                 "a blue bird in the snow",
                 "bird",
-                seen="20 seeds: a blue shape is left, almost without parts; 4 are still taken for a bird",
+                seen="scenes, 20 seeds: a blue shape is left, with hardly a part; 4 still pass for a bird",
             ),
             SD3: Example("a bicycle leaning against a brick wall", "bicycle"),
             FLUX: Example("a bicycle leaning against a brick wall", "bicycle"),
@@ -138,7 +138,7 @@ RECIPES: tuple[Recipe, ...] = (
             SCENES: Example(
                 "a yellow house",
                 "snow",
-                seen="20 seeds: snow in 6 pictures without, in none with; it is another place instead",
+                seen="scenes, 20 seeds: snow in 6 pictures without, in none with; another place instead",
             ),
             SD3: Example("a portrait of a young knight with a sword", "anime"),
             FLUX: Example("a portrait of an old fisherman", "photorealistic"),
@@ -156,7 +156,7 @@ RECIPES: tuple[Recipe, ...] = (
                 "a red car on a field",
                 "wheels",
                 _values(alpha=0.0, beta=0.0, negative_tokens="all"),
-                seen="20 seeds: the wheels stay in all pictures, but their outlines change",
+                seen="scenes, 20 seeds: the wheels stay in all pictures, but their outlines change",
             ),
             SD3: Example(
                 "A poker table is set in the casino room, green felt stretched tight over the oval surface.",
@@ -166,7 +166,7 @@ RECIPES: tuple[Recipe, ...] = (
             FLUX: Example(
                 "a canadian winter landscape in the style of a 19th century painting",
                 "snow",
-                _values(alpha=0.0, beta=0.0),
+                _values(alpha=0.0, beta=0.0, negative_tokens="all"),
             ),
         },
     ),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vsf_lib.bench.recipes import draw_example, measured, table
 from vsf_lib.bench.scenes import add_arguments, run
-from vsf_lib.errors import OutputError
+from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.presets import preset_for
 from vsf_lib.recipes import RECIPES, SCENES, Example
 from vsf_lib.scenes.judge import Verdict
@@ -78,13 +78,18 @@ def test_command_writes_numbers_and_a_sheet(
     assert list(result["recipes"]) == [recipe.name for recipe in SHOWN]
     assert (result["seeds"], result["steps"]) == (4, 1)
     out = capsys.readouterr().out
-    assert table(result["recipes"], 4, 1) in out
+    assert table(result) in out
     for recipe in SHOWN:
         assert f"\n{recipe.name} " in out
     with Image.open(sheet) as image:
         assert image.width == 8 * 136 + 8
         assert image.height > len(SHOWN) * 128
     assert sorted(path.name for path in sheet.parent.iterdir()) == ["sheet.png"]
+
+
+def test_pairs_are_refused_before_a_model_is_loaded() -> None:
+    with pytest.raises(SettingsError, match="give --seeds"):
+        call("--recipes", "--pairs", "3", "--model", "nowhere")
 
 
 def test_a_sheet_that_cannot_be_written_is_known_first(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def test_the_sliders_show_the_preset(strong):
     schnell = Checkpoint("merge.gguf", "Flux")
     wanted = preset_for("flux-schnell", strong=strong).settings()
     shown = strengths("Auto", schnell, strong=strong)
-    assert shown == {name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale")}
+    assert shown == {
+        name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale", "negative_tokens")
+    }
     assert strengths("Custom", schnell, strong=strong) == {}
     assert strengths("Auto", None, strong=strong) == {}
     assert strengths("Auto", Checkpoint("sdxl.safetensors", None), strong=strong) == {}
@@ -91,6 +93,6 @@ def test_the_line_says_what_auto_means_or_what_else_to_do():
     for strong in (False, True):
         preset = preset_for("flux-schnell", strong=strong)
         assert f"{preset.name} here: alpha {preset.alpha:g}, beta" in advice(schnell, strong=strong)
-    assert "negative scale 8" in advice(schnell)
+    assert advice(schnell).endswith("beta 1, negative tokens words.")
     assert "negative scale" not in advice(Checkpoint("sd3.5_large_turbo.safetensors", "SD3.5"))
     assert "Flux dev" in advice(Checkpoint("merge.gguf", "Flux", guidance_embedding=True))

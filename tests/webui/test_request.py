@@ -48,6 +48,15 @@ def test_auto_is_resolved_by_the_model(checkpoint, kind):
     assert got.start == 0.25, "a preset decides strengths only"
 
 
+def test_a_preset_decides_which_tokens_act():
+    for checkpoint, tokens in ((SCHNELL, "words"), (DEV, "words"), (TURBO, "all")):
+        other = "all" if tokens == "words" else "words"
+        assert read(panel(negative_tokens=other), checkpoint).settings.negative_tokens == tokens
+        assert read(panel(negative_tokens=other, preset=CUSTOM), checkpoint).settings.negative_tokens == other
+        assert read([{"negative_tokens": other}], checkpoint).settings.negative_tokens == other
+        assert read([{}], checkpoint).settings.negative_tokens == tokens
+
+
 def test_a_named_preset_and_custom():
     strong = preset_for("sd3.5-large-turbo", strong=True)
     assert read(panel(preset=strong.name, alpha=9.0), TURBO).settings.alpha == strong.alpha
@@ -124,4 +133,5 @@ def test_the_settings_section_says_what_auto_takes_and_what_is_left_unsaid():
 
 def test_a_preset_is_of_the_method_vsf():
     for arguments in (panel(method="nag"), [{"method": "nasa"}]):
+        assert read(arguments, SCHNELL).settings.negative_tokens == "all"
         assert read(arguments, SCHNELL).settings.negative_scale == 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.negatives import encode_texts
 from vsf_lib.adapters.registry import find_adapter
@@ -23,7 +24,7 @@ from vsf_lib.attention.kernels import check_kernel_name
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.settings import Settings
 
-__all__ = ["Guidance", "Report", "encode_negatives", "guided"]
+__all__ = ["Form", "Guidance", "Report", "encode_negatives", "guided"]
 
 
 @dataclass
@@ -47,6 +48,7 @@ def guided(
     negative_embeddings: Sequence[Tensor] | None = None,
     record_share: bool = False,
     kernel: str = "auto",
+    form: Form | None = None,
 ) -> Iterator[Guidance]:
     """Guides every call of `pipe` inside the `with`; on leaving it, in any way, `pipe` is as before.
 
@@ -59,6 +61,9 @@ def guided(
     encoders are gone by the time the pipeline runs.
 
     `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report.
+
+    `form` runs another form of attention with the settings of method "vsf", for benchmarks on models of joint
+    attention; the reports carry its name instead of the method's.
 
     Raises ModelError for a pipeline that cannot be guided, PromptError for an empty negative prompt, and
     GuidanceError, also out of the pipeline's call, when guidance could not be applied as claimed.
@@ -76,11 +81,18 @@ def guided(
         raise PromptError("negative_prompts and negative_embeddings were both given: leave one of them out")
     if record_share and settings.method != "vsf":
         raise SettingsError(f'method "{settings.method}" has no share to record; use method "vsf"')
+    if form is not None:
+        _check_form(form, settings, record_share)
     try:
         check_kernel_name(kernel)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     adapter = find_adapter(pipe)
+    if form is not None and not adapter.joint:
+        raise SettingsError(
+            f'the form "{form.name}" is one of joint attention, which this model does not have: '
+            "leave form out"
+        )
     if settings.negative_scale and not adapter.extrapolates:
         raise SettingsError(
             f"negative_scale is {settings.negative_scale:g}, but it does nothing on this model: set it to 0"
@@ -102,7 +114,14 @@ def guided(
     if negative_embeddings is None:
         adapter.check_encoders(pipe)
     with Session(
-        pipe, adapter, settings, negatives, guidance.reports, kernel=kernel, record_share=record_share
+        pipe,
+        adapter,
+        settings,
+        negatives,
+        guidance.reports,
+        kernel=kernel,
+        record_share=record_share,
+        form=form,
     ):
         yield guidance
 
@@ -127,6 +146,16 @@ def encode_negatives(
     asked = {"max_sequence_length": max_sequence_length}
     with torch.no_grad():
         return encode_texts(pipe, adapter, settings, texts, asked, pipe.encode_prompt)
+
+
+def _check_form(form: Form, settings: Settings, record_share: bool) -> None:
+    if settings.method != "vsf":
+        raise SettingsError(
+            f'the form "{form.name}" takes the place of method "vsf", but method is "{settings.method}": '
+            'set it to "vsf", or leave form out'
+        )
+    if record_share:
+        raise SettingsError(f'the form "{form.name}" has no share to record: leave record_share or form out')
 
 
 def _embeddings(negative_embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:

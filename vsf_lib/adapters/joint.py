@@ -1,4 +1,4 @@
-"""A guided call's joint attention: which method acts on q, k and v, where, how strongly.
+"""A guided call's joint attention: which method or form acts on q, k and v, where, how strongly.
 
 Owns the way from settings to the joint functions of `vsf_lib.attention`. Knows tokens as slices only: no
 network, pipeline or step.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TypedDict
 
 from torch import Tensor
 
 from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.form import Form
 from vsf_lib.attention import joint_attention, nag_attention, nasa_attention
 
 _Strength = Callable[[float, float], "float | Tensor"]
@@ -42,7 +44,8 @@ def attend(
     With `silent` N is carried along unseen: image and text are as unguided, and the layer is not guided.
     """
     regions: _Regions = {"image": image, "positive": positive, "negative": negative}
-    out = _METHODS[call.settings.method](call, _silence if silent else call.rows, q, k, v, regions)
+    act = _METHODS[call.settings.method] if call.form is None else partial(_form, call.form)
+    out = act(call, _silence if silent else call.rows, q, k, v, regions)
     if silent:
         call.silent.add(name)
     else:
@@ -71,6 +74,21 @@ def _vsf(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor,
     out, share = result
     call.add_share(share)
     return out
+
+
+def _form(
+    form: Form, call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions
+) -> Tensor:
+    return form.attention(
+        q,
+        k,
+        v,
+        **regions,
+        alpha=call.settings.alpha,
+        beta=strength(call.settings.beta, math.inf),
+        negative_mask=call.batch.mask,
+        kernel=call.kernel,
+    )
 
 
 def _nag(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:

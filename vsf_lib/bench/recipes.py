@@ -5,7 +5,6 @@ The seeds are those of `generate --recipe NAME --seed 1`, so that each picture o
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,12 @@ from PIL import Image
 
 from vsf_lib.bench.drawing import BATCH, Method, draw_each
 from vsf_lib.bench.pairs import Pair
-from vsf_lib.errors import OutputError
+from vsf_lib.bench.results import conditions, write_json
+from vsf_lib.bench.subject import Subject
+from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.presets import preset_for
 from vsf_lib.recipes import RECIPES, SCENES, Example, Recipe
-from vsf_lib.scenes.judge import Judge, Verdict
-from vsf_lib.scenes.loading import load_pipeline
-from vsf_lib.scenes.model import MODELS, NAME, STEPS
+from vsf_lib.scenes.judge import Verdict
 from vsf_lib.scenes.world import KINDS
 from vsf_lib.settings import Settings
 from vsf_lib.strip import Tile, stacked, strip
@@ -32,34 +31,37 @@ _SHOWN = 4
 _COLUMNS = ("object", "named", "parts", "clean")
 
 
-def run(args: Namespace) -> int:
+def check(args: Namespace) -> None:
+    """Raises SettingsError for a flag that recipes have no use for."""
+    if args.pairs is not None:
+        raise SettingsError("--pairs is not for --recipes, which draws one prompt for each: give --seeds")
+
+
+def run(args: Namespace, subject: Subject) -> None:
     """Draws every recipe that the small models can show, prints a table and writes the sheet."""
-    model = MODELS.get(args.model)
-    pipe = load_pipeline(Path(args.model) if model is None else model.folder)
-    judge = Judge.load()
-    steps = args.steps or (STEPS if model is None else model.steps)
     seeds = range(1, (args.seeds or (_SHOWN if args.quick else BATCH)) + 1)
     rows, sheets = {}, []
     for recipe in (recipe for recipe in RECIPES if SCENES in recipe.examples):
         example = recipe.examples[SCENES]
-        settings = preset_for(NAME if model is None else model.name).settings(**example.values)
+        settings = preset_for(subject.model).settings(**example.values)
         drawn = {
-            name: draw_example(pipe, example, way, seeds=seeds, steps=steps)
+            name: draw_example(subject.pipe, example, way, seeds=seeds, steps=subject.steps)
             for name, way in ((WITHOUT, Settings(method="off")), ("with", settings))
         }
-        rows[recipe.name] = {name: measured(example, judge(pictures)) for name, pictures in drawn.items()}
+        rows[recipe.name] = {
+            name: measured(example, subject.judge(pictures)) for name, pictures in drawn.items()
+        }
         sheets.append(sheet_of(recipe, example, settings, drawn[WITHOUT], drawn["with"]))
-    print(table(rows, len(seeds), steps))
+    result = {
+        "study": "recipes",
+        **conditions(subject.model, 1, len(seeds), subject.steps),
+        "recipes": rows,
+    }
+    print(table(result))
     if args.json is not None:
-        try:
-            args.json.write_text(
-                json.dumps({"seeds": len(seeds), "steps": steps, "recipes": rows}, indent=1) + "\n"
-            )
-        except OSError as error:
-            raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
+        write_json(args.json, result)
     save_sheet(args.sheet, stacked(sheets))
     print(f"contact sheet: {args.sheet}")
-    return 0
 
 
 def draw_example(
@@ -87,13 +89,17 @@ def measured(example: Example, verdicts: Sequence[Verdict]) -> dict[str, float]:
     return {name: round(mean, 3) for name, mean in zip(_COLUMNS, means, strict=True)}
 
 
-def table(rows: dict[str, dict[str, dict[str, float]]], seeds: int, steps: int) -> str:
+def table(result: dict[str, Any]) -> str:
     """The numbers as text: without > with."""
     lines = [f"{'recipe':<16}" + "".join(f" {name:>12}" for name in _COLUMNS)]
-    for name, row in rows.items():
+    for name, row in result["recipes"].items():
         cells = (f"{row[WITHOUT][column]:.2f} > {row['with'][column]:.2f}" for column in _COLUMNS)
         lines.append(f"{name:<16}" + "".join(f" {cell:>12}" for cell in cells))
-    lines.append(f"without > with the negative prompt; one prompt a recipe, {seeds} seeds, {steps} steps")
+    lines.append(
+        f"{result['model']}: without > with the negative prompt; one prompt a recipe, {result['seeds']} "
+        f"seeds, {result['steps']} steps; torch {result['versions']['torch']}, diffusers "
+        f"{result['versions']['diffusers']}"
+    )
     return "\n".join(lines)
 
 

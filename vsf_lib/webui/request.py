@@ -24,7 +24,7 @@ ARGUMENTS: tuple[str, ...] = (
 )
 """The panel's values in their order, which is that of positional API arguments."""
 
-STRENGTHS = ("alpha", "beta", "negative_scale")
+STRENGTHS = ("alpha", "beta", "negative_scale", "negative_tokens")
 """What a preset of the WebUI's models decides; everything else is the user's."""
 
 

@@ -1,4 +1,4 @@
-"""What the panel shows for the selected checkpoint and preset: a line of advice, and the sliders' values.
+"""What the panel shows for the selected checkpoint and preset: a line of advice, and the values that it sets.
 
 Owns when they are renewed: as the page loads, with the panel's switch, with another preset or checkpoint.
 """
@@ -17,8 +17,8 @@ from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import AUTO, STRENGTHS, Checkpoint
 
 
-def strengths(preset: str, checkpoint: Checkpoint | None, *, strong: bool) -> dict[str, float]:
-    """What the sliders are set to; nothing under "Custom", or where "Auto" is not known yet."""
+def strengths(preset: str, checkpoint: Checkpoint | None, *, strong: bool) -> dict[str, Any]:
+    """What the strengths' widgets are set to; nothing under "Custom", or where "Auto" is not known yet."""
     found: Preset | None = named(preset)
     if preset == AUTO and checkpoint is not None and checkpoint.network is not None:
         found = checkpoint.preset(strong=strong)
@@ -29,7 +29,7 @@ def strengths(preset: str, checkpoint: Checkpoint | None, *, strong: bool) -> di
 
 
 def follow(line: Any, widgets: Mapping[str, Any]) -> None:
-    """Connects `line` (an HTML element) and the sliders; called as the page is built."""
+    """Connects `line` (an HTML element) and the widgets of the strengths; called as the page is built."""
     import gradio as gr
     from modules import script_callbacks
 
@@ -75,5 +75,5 @@ def _of_title(preset: str, title: str | None) -> list[Any]:
     strong = chosen().strong_presets
     text = advice(checkpoint, strong=strong)
     values = strengths(preset, checkpoint, strong=strong)
-    sliders = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
-    return [gr.update(value=html.escape(text), visible=bool(text)), *sliders]
+    widgets = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
+    return [gr.update(value=html.escape(text), visible=bool(text)), *widgets]

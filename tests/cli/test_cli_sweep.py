@@ -158,7 +158,7 @@ def test_progress_counts_all_pictures(run, model, monkeypatch):
     assert all(line.endswith(" s left") for line in lines)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     shown = run(*CAR, "--model", model, "--sweep", "alpha=1,2").err
-    for label in ("1/3 without: 100%|", "2/3 alpha 1: 100%|", "3/3 alpha 2: 100%|"):
+    for label in ("1/3 without: ", "2/3 alpha 1: ", "3/3 alpha 2: "):
         assert label in shown
     assert "pictures," not in shown
 
@@ -298,9 +298,9 @@ sys.exit(main(sys.argv[1:]))
 
 
 @POSIX
-@pytest.mark.parametrize("name", ["x.png", "x.mp4"])
-def test_full_disk_leaves_the_old_file(tmp_path, model, name):
-    old = tmp_path / name
+def test_full_disk_leaves_the_old_film(tmp_path, model):
+    """A strip is written as every picture is, which has its own test."""
+    old = tmp_path / "x.mp4"
     old.write_bytes(b"the old one")
     words = (*CAR, "--model", model, "--sweep", "alpha=1,2,3,4,5,6", "--out", str(old))
     process = start(tmp_path, *words, code=LIMITED)
@@ -308,5 +308,5 @@ def test_full_disk_leaves_the_old_file(tmp_path, model, name):
     assert (process.returncode, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
     assert old.read_bytes() == b"the old one"

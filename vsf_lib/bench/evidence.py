@@ -186,7 +186,7 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     above = []
     for floor in FLOORS:
-        best = {name: _highest(lines, name, floor) for name in ("vsf", "nag", "nasa", "variant")}
+        best = {name: _highest(lines, name, floor) for name in ("vsf", "nag", "nasa", "difference")}
         above.append(best["vsf"] > max(best["nag"], best["nasa"]))
         rows.append((f"{floor:.2f}", *(f"{value:.3f}" if value >= 0 else "never" for value in best.values())))
     if all(above):
@@ -198,7 +198,7 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
         said = "VSF is not above NAG and NASA at any of these."
     return (
         "The highest line of each kind where positive is at least so much:\n\n"
-        + _table(("positive at least", "vsf", "nag", "nasa", "variants of vsf"), rows)
+        + _table(("positive at least", "vsf", "nag", "nasa", "difference"), rows)
         + f"\n{said}\n"
     )
 

@@ -51,10 +51,10 @@ def _negated(negative: Tensor, alpha: float) -> Tensor:
 
 
 UNDILUTED = variant("undiluted", "undiluted")
-DIFFERENCE = variant("difference", "difference")
 LIMITED = variant("norm-limited", "flip", LIMIT)
 UNDILUTED_LIMITED = variant("undiluted, limited", "undiluted", LIMIT)
-VARIANTS = (UNDILUTED, DIFFERENCE, LIMITED, UNDILUTED_LIMITED)
+VARIANTS = (UNDILUTED, LIMITED, UNDILUTED_LIMITED)
+"""Those that are no methods, as "difference" is."""
 
 RELEASED = Form("released form", released_attention, _twice, exact=False)
 NO_MASK = Form("no mask", no_mask_attention, exact=False)

@@ -146,8 +146,9 @@ def _methods(result: dict[str, Any], picture: str) -> Iterator[str]:
     )
     yield (
         "`vsf`, `vsf-strong` and `difference` are the presets, `nag-strong` is the VSF paper's. Each other "
-        "method stands where a small sweep on tuning pairs found the most removal at positive 0.9 (`vsf-kept`: of "
-        "all of VSF's, `vsf-paper`: of its published form, `difference-kept`: of the difference's)."
+        "method stands where a small sweep on tuning pairs found the most removal at positive 0.9 "
+        "(`vsf-kept`: of all of VSF's, `vsf-paper`: of its published form, `difference-kept`: of the "
+        "difference's)."
     )
     yield _conditions(result, "held-out")
     if picture:

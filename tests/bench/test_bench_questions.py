@@ -18,7 +18,7 @@ from vsf_lib.bench.lines import vsf_line
 from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.bench.questions import PAIRS_SEED, _answer, answer, table
 from vsf_lib.bench.scenes import add_arguments, run
-from vsf_lib.bench.subject import Subject
+from vsf_lib.bench.subject import Subject, load_subject
 from vsf_lib.bench.tracing import Curve
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import preset_for
@@ -47,6 +47,19 @@ def small_flux(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
         torch.nn.init.normal_(parameter, std=0.05)
     transformer.save_pretrained(folder)
     return load_pipeline(folder, shared)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "steps"), [("model", "scenes", 8), ("flux-schnell", "flux-schnell", 4)]
+)
+def test_a_folder_is_of_the_kind_that_its_name_says(
+    untrained: Any, tmp_path: Path, folder: str, name: str, steps: int
+) -> None:
+    """Whose presets and steps its benchmark then takes."""
+    untrained.save_pretrained(tmp_path / folder)
+    subject = load_subject(str(tmp_path / folder), None)
+    assert (subject.model, subject.steps) == (name, steps)
+    assert load_subject(str(tmp_path / folder), 3).steps == 3
 
 
 def test_what_is_asked_of_every_model(untrained: Any) -> None:

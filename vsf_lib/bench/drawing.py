@@ -76,6 +76,11 @@ class Score:
 def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[int], steps: int) -> np.ndarray:
     """Pictures uint8 `[len(pairs) * len(seeds), 64, 64, 3]`, all pairs of the first seed first."""
     jobs = [(pair, 1_000_003 * seed + index) for seed in seeds for index, pair in enumerate(pairs)]
+    return draw_each(pipe, jobs, method, steps=steps)
+
+
+def draw_each(pipe: Any, jobs: Sequence[tuple[Pair, int]], method: Method, *, steps: int) -> np.ndarray:
+    """Pictures uint8 `[len(jobs), 64, 64, 3]` of pairs with the seed that each of them begins with."""
     pictures: list[np.ndarray] = []
     for start in range(0, len(jobs), BATCH):
         chunk = jobs[start : start + BATCH]

@@ -24,7 +24,11 @@ from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
 
-_STUDIES = {"curves": "vsf_lib.bench.curves", "questions": "vsf_lib.bench.questions"}
+_STUDIES = {
+    "curves": "vsf_lib.bench.curves",
+    "questions": "vsf_lib.bench.questions",
+    "recipes": "vsf_lib.bench.recipes",
+}
 """What a flag asks for instead of the table: a module with `check(args)`, which is called before a model is
 loaded, and `run(args, subject)`."""
 
@@ -44,6 +48,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--questions",
         action="store_true",
         help="instead: what each choice inside VSF gains at equal removal (120 tuning pairs, one seed)",
+    )
+    studies.add_argument(
+        "--recipes",
+        action="store_true",
+        help="instead: what each recipe of generate --recipe does (20 seeds)",
     )
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(

@@ -36,7 +36,7 @@ from vsf_lib.cli.request import (
 )
 from vsf_lib.cli.single_file import FLUX, SD3
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
-from vsf_lib.metadata import Parameters
+from vsf_lib.metadata import Parameters, write_png
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings
@@ -57,6 +57,15 @@ class Picture:
     image: Image.Image
     parameters: Parameters
     seconds: float
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What `--json` says of it beside path, infotext and seconds."""
+        return {}
+
+    def write(self, path: Path, infotext: str) -> None:
+        """Writes it; raises OutputError."""
+        write_png(path, self.image, infotext)
 
 
 @dataclass(frozen=True)
@@ -218,19 +227,26 @@ def draw(
     request: Request, model: Model, folder: Folder, machine: Machine, *, quiet: bool
 ) -> Iterator[Picture]:
     """The pictures of a request, one after the other; the model is loaded before the first."""
-    width, height = folder.size(request.size)  # again, because of models that had to be fetched
-    pipe = load(folder, machine, quiet=quiet)
+    folder.size(request.size)  # again, because of models that had to be fetched
+    yield from draw_with(load(folder, machine, quiet=quiet), request, model, folder, machine)
+
+
+def draw_with(
+    pipe: Any, request: Request, model: Model, folder: Folder, machine: Machine, *, label: str | None = None
+) -> Iterator[Picture]:
+    """The same with a loaded model. A `label` is what a single picture's bar says before it goes away."""
+    width, height = folder.size(request.size)
     call = _call(request, model, folder, (width, height))
     for number in range(request.batch):
         seed = request.seed + number
         start = time.perf_counter()
-        label = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
+        count = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
         images = []
         if request.compare:
-            image, _ = _draw_one(pipe, call, seed, _OFF, f"{label} without".strip())
+            image, _ = _draw_one(pipe, call, seed, _OFF, f"{count} without".strip())
             images.append(image)
-        name = f"{label} with" if request.compare else label
-        image, done = _draw_one(pipe, call, seed, request.settings, name.strip())
+        name = label or (f"{count} with" if request.compare else count).strip()
+        image, done = _draw_one(pipe, call, seed, request.settings, name, leave=label is None)
         images.append(image)
         yield Picture(
             image=_side_by_side(images),
@@ -268,10 +284,10 @@ def _call(request: Request, model: Model, folder: Folder, size: tuple[int, int])
 
 
 def _draw_one(
-    pipe: Any, call: dict[str, Any], seed: int, settings: Settings, label: str
+    pipe: Any, call: dict[str, Any], seed: int, settings: Settings, label: str, *, leave: bool = True
 ) -> tuple[Image.Image, Settings | None]:
     """One picture, and the settings that it was guided with: None unless the guidance's report says so."""
-    pipe.set_progress_bar_config(desc=label or None, disable=None, leave=True)  # None: on a terminal only
+    pipe.set_progress_bar_config(desc=label or None, disable=None, leave=leave)  # None: on a terminal only
     with guided(pipe, settings) as guidance:
         # Noise from the CPU, so that a seed is the same picture's beginning on every device.
         pixels = pipe(**call, generator=torch.Generator("cpu").manual_seed(seed)).images

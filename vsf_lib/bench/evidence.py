@@ -101,7 +101,7 @@ def render(data: Path, base: Path) -> str:
             parts += section(_read(file), _picture(file, base)) if file.is_file() else [_MISSING]
             flags = STUDIES[study].format(model=model)
             parts.append(f"`python install.py bench scenes --model {model} {flags}`\n")
-    parts += _pictures(data, base)
+    parts += _pictures(base)
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -285,16 +285,15 @@ def _pointing(result: dict[str, Any], picture: str) -> Iterator[str]:
 _SECTIONS = {"scenes": _methods, "curves": _curves, "questions": _questions, "pointing": _pointing}
 
 
-def _pictures(data: Path, base: Path) -> Iterator[str]:
-    """Pictures that belong to no model alone."""
-    for name, title, command in (
-        (
-            "heatmap",
-            "A heat map",
-            'generate --prompt "a red car on a field" --negative-prompt "wheels" --seed 1 --heatmap',
-        ),
-        ("recipes", "Recipes", "bench scenes --recipes --sheet docs/evidence/recipes.png"),
+def _pictures(base: Path) -> Iterator[str]:
+    """Pictures that belong to no study, beside the page."""
+    for file, title, command in (
+        ("heatmap.png", "A heat map", f"generate {_CAR} --seed 1 --compare --heatmap"),
+        ("sweep.png", "A sweep", f"generate {_CAR} --seed 2 --sweep alpha=0:8:0.5 --out docs/sweep.png"),
+        ("recipes.png", "Recipes", "bench scenes --recipes --sheet docs/recipes.png"),
     ):
-        picture = _picture(data / f"{name}.json", base)
-        if picture:
-            yield f"## {title}\n\n![{title}]({picture})\n\n`python install.py {command}`\n"
+        if (base / file).is_file():
+            yield f"## {title}\n\n![{title}]({file})\n\n`python install.py {command}`\n"
+
+
+_CAR = '--prompt "a red car on a field" --negative-prompt "wheels"'

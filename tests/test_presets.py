@@ -97,6 +97,17 @@ def test_strong_means_strong_and_falls_back_to_the_ordinary_one():
     assert preset_for("wan2.1-causvid", strong=True).strong
 
 
+def test_the_difference_has_an_alpha_of_its_own():
+    for preset in PRESETS:
+        settings = preset.settings("hat", method="difference")
+        assert settings.alpha == preset.difference_alpha > preset.alpha
+        assert (settings.beta, settings.negative_tokens) == (
+            preset.beta, preset.settings().negative_tokens,
+        )  # fmt: skip
+        assert preset.settings(method="difference", alpha=1).alpha == 1
+        assert preset.values_of(None) == preset.values_of("vsf") == dict(preset.values)
+
+
 def test_an_unknown_model_gets_the_defaults():
     assert UNKNOWN.settings() == Settings()
 

@@ -213,7 +213,7 @@ def test_alpha_and_beta_go_beyond_their_sliders(name):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "VSF"}, "method is 'VSF', but must be one of vsf, nag, nasa, off"),
+        ({"method": "VSF"}, "method is 'VSF', but must be one of vsf, difference, nag, nasa, off"),
         ({"alpah": 1}, "there is no setting 'alpah': did you mean alpha?"),
         ({"zzz": 1}, "there is no setting 'zzz': the settings are method, negative_prompt, alpha"),
         ({"start": 0.7, "end": 0.5}, "start is 0.7 and end is 0.5, but start must be below end"),
@@ -309,7 +309,7 @@ def test_every_field_says_what_a_front_end_needs():
             if item.name not in ("start", "end"):
                 for bound in (item.low, item.high):
                     assert getattr(Settings(**{item.name: bound}), item.name) == bound
-    assert field("method").choices == ("vsf", "nag", "nasa", "off")
+    assert field("method").choices == ("vsf", "difference", "nag", "nasa", "off")
     with pytest.raises(SettingsError, match="'alfa'"):
         field("alfa")
 

@@ -44,6 +44,8 @@ class Preset:
     published: Published | None = None
     steps: tuple[int, int] | None = None
     """Fewest and most steps that the values are meant for."""
+    difference_alpha: float | None = None
+    """The alpha for method "difference", which takes more of it for the same removal."""
 
     @property
     def alpha(self) -> float:
@@ -57,7 +59,14 @@ class Preset:
 
     def settings(self, negative_prompt: str = "", **others: Any) -> Settings:
         """Validated settings of this preset; `others` win over its values."""
-        return Settings.create(**{**self.values, "negative_prompt": negative_prompt, **others})
+        values = self.values_of(others.get("method"))
+        return Settings.create(**{**values, "negative_prompt": negative_prompt, **others})
+
+    def values_of(self, method: str | None) -> dict[str, Any]:
+        """The values where `method` is asked for; None is the preset's own."""
+        if method == "difference" and self.difference_alpha is not None:
+            return {**self.values, "alpha": self.difference_alpha}
+        return dict(self.values)
 
 
 def _values(**values: Any) -> Mapping[str, Any]:
@@ -90,6 +99,7 @@ PRESETS: tuple[Preset, ...] = (
         measured=SCENES_MEASURED,
         note="the small built-in model",
         steps=(4, 8),
+        difference_alpha=4.5,
     ),
     Preset(
         name="Scenes, strong",
@@ -101,6 +111,7 @@ PRESETS: tuple[Preset, ...] = (
         note="the small built-in model; removes more and costs more of the object",
         strong=True,
         steps=(4, 8),
+        difference_alpha=7.0,
     ),
     Preset(
         name="SD3.5 large turbo, quality",
@@ -112,6 +123,7 @@ PRESETS: tuple[Preset, ...] = (
         note=_HALVED,
         published=Published(3.3, 0.2),
         steps=(8, 8),
+        difference_alpha=3.0,
     ),
     Preset(
         name="SD3.5 large turbo, strong",
@@ -124,6 +136,7 @@ PRESETS: tuple[Preset, ...] = (
         strong=True,
         published=Published(3.8, 0.2),
         steps=(8, 8),
+        difference_alpha=4.0,
     ),
     Preset(
         name="Flux schnell",
@@ -135,6 +148,7 @@ PRESETS: tuple[Preset, ...] = (
         note=_FLUX,
         published=Published((3.5, 6.0), 0.0, 8.0),
         steps=(4, 8),
+        difference_alpha=3.0,
     ),
     Preset(
         name="Flux schnell, strong",
@@ -147,6 +161,7 @@ PRESETS: tuple[Preset, ...] = (
         strong=True,
         published=Published((3.5, 6.0), 0.0, 8.0),
         steps=(4, 8),
+        difference_alpha=4.5,
     ),
     Preset(
         name="Flux dev and Krea dev",
@@ -158,6 +173,7 @@ PRESETS: tuple[Preset, ...] = (
         note=f"{_FLUX}; their authors were not satisfied with them on dev, at distilled guidance 4",
         published=Published(3.4, 0.2),
         steps=(32, 32),
+        difference_alpha=3.0,
     ),
     Preset(
         name="Flux dev and Krea dev, strong",
@@ -170,6 +186,7 @@ PRESETS: tuple[Preset, ...] = (
         strong=True,
         published=Published(3.4, 0.2),
         steps=(32, 32),
+        difference_alpha=4.5,
     ),
     Preset(
         name="Wan 2.1 with CausVid",
@@ -181,6 +198,7 @@ PRESETS: tuple[Preset, ...] = (
         note=_WAN,
         published=Published((0.8, 1.7), (0.1, 0.2)),
         steps=(8, 12),
+        difference_alpha=2.25,
     ),
     Preset(
         name="Wan 2.1 with CausVid, strong",
@@ -193,6 +211,7 @@ PRESETS: tuple[Preset, ...] = (
         strong=True,
         published=Published(1.7, 0.2),
         steps=(8, 12),
+        difference_alpha=2.6,
     ),
 )
 

@@ -90,6 +90,14 @@ def test_words_alone_match_the_masked_float64_run(shared: Any) -> None:
 
 
 @pytest.mark.parametrize("blocks", ["both", "double"])
+def test_the_difference_matches_the_masked_float64_run(shared: Any, blocks: str) -> None:
+    settings = VSF.changed(method="difference", blocks=blocks)
+    with Recorder(shared) as seen, guided(shared, settings):
+        generate(shared, num_inference_steps=2)
+    assert_rows_match(shared, seen, settings, [negative_embedding(shared, "wheels")])
+
+
+@pytest.mark.parametrize("blocks", ["both", "double"])
 @pytest.mark.parametrize("method", ["nag", "nasa"])
 def test_baselines_match_the_masked_float64_run(shared: Any, method: str, blocks: str) -> None:
     settings = Settings(method=method, negative_prompt="wheels", nag_alpha=0.5, blocks=blocks)

@@ -12,7 +12,7 @@ from attention_reference import draw, reference, regions, spread
 from test_attention_joint import Watch, strengths
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from vsf_lib.attention import VARIANTS, joint_attention, variant_attention
+from vsf_lib.attention import VARIANTS, joint_attention, variant_attention, variant_cross_attention
 
 
 @pytest.fixture
@@ -64,6 +64,39 @@ def assert_matches(q, k, v, where, *, kernel, mask=None, **options):
     assert got.dtype == q.dtype
     assert (got - want).abs().max().item() <= 1e-5
     assert (share - want_share).abs().max().item() <= 2e-6
+
+
+@pytest.mark.parametrize("kernel", [WITH_KERNEL, WITHOUT])
+@pytest.mark.parametrize("limit", [None, 1.3])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_attention(masked, variant, limit, kernel, seed):
+    """The same formulas of what P and N give, with a strength per row."""
+    q = draw(seed, 13, count=1)[0]
+    k, v = draw(seed + 1, 9, count=2)
+    k_n, v_n = draw(seed + 2, 4, count=2)
+    alpha, beta = torch.tensor([1.5, 0.7]), 0.4
+    mask = torch.tensor([[True] * 4, [True, False, True, False]]) if masked else None
+    hidden = torch.zeros(2, 4) if mask is None else torch.where(mask, 0.0, -math.inf)
+    logits = q.double() @ k.double().mT / math.sqrt(16)
+    logits_n = q.double() @ k_n.double().mT / math.sqrt(16) - beta + hidden.double()[:, None, None]
+    w = torch.cat([logits, logits_n], -1).softmax(-1)[..., 9:].sum(-1, keepdim=True)
+    o_b, o_n = logits.softmax(-1) @ v.double(), logits_n.softmax(-1) @ v_n.double()
+    a = alpha.double().view(2, 1, 1, 1)
+    want = {
+        "flip": (1 - w) * o_b - a * w * o_n,
+        "undiluted": o_b - a * w * o_n,
+        "difference": o_b - a * w * (o_n - o_b),
+    }[variant]
+    if limit is not None:
+        ratio = want.abs().sum((1, 3), keepdim=True) / o_b.abs().sum((1, 3), keepdim=True)
+        want = torch.where(ratio > limit, want * limit / ratio, want)
+    got, share = variant_cross_attention(
+        q, k, v, variant=variant, negative=(k_n, v_n), alpha=alpha, beta=beta, limit=limit,
+        negative_mask=mask, kernel=kernel, return_share=True,
+    )  # fmt: skip
+    assert (got - want).abs().max().item() <= 1e-5
+    assert (share - w[..., 0]).abs().max().item() <= 2e-6
 
 
 @pytest.mark.parametrize("kernel", [WITH_KERNEL, WITHOUT])

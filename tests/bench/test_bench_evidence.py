@@ -37,7 +37,7 @@ def curves(vsf: float, nag: float, nasa: float) -> dict[str, Any]:
         line("vsf, all tokens, beta 1", "vsf", (1.0, vsf), (0.0, 1.0)),
         line("nag over phi", "baseline", (1.0, nag), (0.95, nag)),
         line("nasa", "baseline", (0.93, nasa), (0.93, nasa)),
-        line("undiluted", "variant", (1.0, 0.1), (0.5, 0.1)),
+        line("difference, words only, beta 1", "difference", (1.0, 0.1), (0.5, 0.1)),
     ]
     return {**VERSIONS, "bands": "none", "lines": lines}
 

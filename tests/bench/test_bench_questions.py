@@ -18,7 +18,7 @@ from vsf_lib.bench.lines import vsf_line
 from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.bench.questions import PAIRS_SEED, _answer, answer, table
 from vsf_lib.bench.scenes import add_arguments, run
-from vsf_lib.bench.subject import Subject
+from vsf_lib.bench.subject import Subject, load_subject
 from vsf_lib.bench.tracing import Curve
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import preset_for
@@ -49,6 +49,19 @@ def small_flux(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
     return load_pipeline(folder, shared)
 
 
+@pytest.mark.parametrize(
+    ("folder", "name", "steps"), [("model", "scenes", 8), ("flux-schnell", "flux-schnell", 4)]
+)
+def test_a_folder_is_of_the_kind_that_its_name_says(
+    untrained: Any, tmp_path: Path, folder: str, name: str, steps: int
+) -> None:
+    """Whose presets and steps its benchmark then takes."""
+    untrained.save_pretrained(tmp_path / folder)
+    subject = load_subject(str(tmp_path / folder), None)
+    assert (subject.model, subject.steps) == (name, steps)
+    assert load_subject(str(tmp_path / folder), 3).steps == 3
+
+
 def test_what_is_asked_of_every_model(untrained: Any) -> None:
     asked = questions_for(untrained, LIKE, ["wheels", "roof"], two_kinds=False)
     arms = {question.title: [arm.name for arm in question.arms] for question in asked}
@@ -57,7 +70,9 @@ def test_what_is_asked_of_every_model(untrained: Any) -> None:
     assert betas == [0.0, 0.25, 0.5, 1.0, 2.0]
     windows = {(s.start, s.end) for s in (arm.method(1.0).settings for arm in asked[1].arms)}
     assert windows == {(0, 1), (0, 0.5), (0.25, 1), (0.5, 1)}
-    assert len({arm.method(1.0).form for arm in asked[2].arms}) == 5
+    formulas = [arm.method(1.0) for arm in asked[2].arms]
+    assert [method.settings.method for method in formulas] == ["vsf", "difference", "vsf", "vsf", "vsf"]
+    assert len({method.form for method in formulas}) == 4
     for question, tokens in zip(asked[3:], ("all", "words"), strict=True):
         assert {arm.method(1.0).settings.negative_tokens for arm in question.arms} == {tokens}
         assert [bool(arm.method(1.0).encode) for arm in question.arms] == [False, False, True, True]

@@ -131,6 +131,12 @@ def test_the_settings_section_says_what_auto_takes_and_what_is_left_unsaid():
     assert (whole.alpha, whole.hires_pass) == (strong.alpha, "both"), "the panel says everything"
 
 
+def test_a_preset_has_strengths_for_the_difference():
+    wanted = preset_for("flux-schnell").difference_alpha
+    for arguments in (panel(method="difference"), [{"method": "difference"}]):
+        assert read(arguments, SCHNELL).settings.alpha == wanted
+
+
 def test_a_preset_is_of_the_method_vsf():
     for arguments in (panel(method="nag"), [{"method": "nasa"}]):
         assert read(arguments, SCHNELL).settings.negative_tokens == "all"

@@ -22,7 +22,7 @@ from vsf_lib.adapters.registry import find_adapter
 from vsf_lib.adapters.session import Session
 from vsf_lib.attention.kernels import check_kernel_name
 from vsf_lib.errors import PromptError, SettingsError
-from vsf_lib.settings import Settings
+from vsf_lib.settings import SHARING, Settings
 
 __all__ = ["Form", "Guidance", "Report", "encode_negatives", "guided"]
 
@@ -53,14 +53,16 @@ def guided(
     """Guides every call of `pipe` inside the `with`; on leaving it, in any way, `pipe` is as before.
 
     `negative_prompts` is one text for all prompts of a call or one per prompt, and defaults to the settings'
-    own. With method "vsf" they are encoded without padding; with "nag" and "nasa" padded like a prompt, as
-    those methods are defined. `pipe(negative_prompt=..., guidance_scale=...)` keeps its own meaning, and its
-    unconditional rows and calls stay unguided. With method "off" nothing is touched or checked.
+    own. With methods "vsf" and "difference" they are encoded without padding; with "nag" and "nasa" padded
+    like a prompt, as those methods are defined. `pipe(negative_prompt=..., guidance_scale=...)` keeps its own
+    meaning, and its unconditional rows and calls stay unguided. With method "off" nothing is touched or
+    checked.
 
     `negative_embeddings`, from `encode_negatives` with the same settings, takes their place where the text
     encoders are gone by the time the pipeline runs.
 
-    `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report.
+    `record_share` (methods "vsf" and "difference") keeps the negative's share of attention for heat maps in
+    each report.
 
     `form` runs another form of attention with the settings of method "vsf", for benchmarks on models of joint
     attention; the reports carry its name instead of the method's.
@@ -79,8 +81,10 @@ def guided(
         negatives = _embeddings(negative_embeddings)
     else:
         raise PromptError("negative_prompts and negative_embeddings were both given: leave one of them out")
-    if record_share and settings.method != "vsf":
-        raise SettingsError(f'method "{settings.method}" has no share to record; use method "vsf"')
+    if record_share and settings.method not in SHARING:
+        raise SettingsError(
+            f'method "{settings.method}" has no share to record; use method "vsf" or "difference"'
+        )
     if form is not None:
         _check_form(form, settings, record_share)
     try:
@@ -101,7 +105,7 @@ def guided(
         raise SettingsError(
             f'blocks is "{settings.blocks}", but only Flux has two kinds of block: set it to "both"'
         )
-    if settings.method == "vsf" and settings.pooled_shift:
+    if settings.method in SHARING and settings.pooled_shift:
         if not adapter.moves_pooled:
             raise SettingsError(
                 f"pooled_shift is {settings.pooled_shift:g}, but it does nothing on this model: set it to 0"

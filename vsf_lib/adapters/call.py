@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vsf_lib.adapters.form import Form
 from vsf_lib.attention import plan_kernel
-from vsf_lib.settings import Settings
+from vsf_lib.settings import SHARING, Settings
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class GuidedCall:
         """Takes note of a layer that was guided, with queries q."""
         if not self.kernels:  # the layers of one network are alike
             # NAG and NASA need no log-sum-exp, so PyTorch chooses for them, and for masked forms.
-            exact = self.settings.method == "vsf" if self.form is None else self.form.exact
+            exact = self.settings.method in SHARING if self.form is None else self.form.exact
             self.kernels.add(plan_kernel(q, self.kernel) if exact else "scaled_dot_product_attention")
         self.layers.add(name)
 

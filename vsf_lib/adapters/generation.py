@@ -184,8 +184,10 @@ class Generation:
 
 def log_report(report: Report, settings: Settings) -> None:
     """One line: what was applied, how strongly, where and by what."""
+    shared = f"alpha {settings.alpha:g}, beta {settings.beta:g}"
     strength = {
-        "vsf": f"alpha {settings.alpha:g}, beta {settings.beta:g}",
+        "vsf": shared,
+        "difference": shared,
         "nag": f"phi {settings.nag_phi:g}, tau {settings.nag_tau:g}, alpha {settings.nag_alpha:g}",
         "nasa": f"alpha {settings.nasa_alpha:g}",
     }[settings.method]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.adapters.form import Form
-from vsf_lib.attention import joint_attention, nag_attention, nasa_attention
+from vsf_lib.attention import joint_attention, nag_attention, nasa_attention, variant_attention
 
 _Strength = Callable[[float, float], "float | Tensor"]
 """What is passed for a strength: its value where guidance is on, and the one that switches it off."""
@@ -57,8 +57,16 @@ def _silence(on: float, off: float) -> float:
     return off
 
 
-def _vsf(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
-    result = joint_attention(
+def _sharing(
+    attention: Callable[..., Tensor | tuple[Tensor, Tensor]],
+    call: GuidedCall,
+    strength: _Strength,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    regions: _Regions,
+) -> Tensor:
+    result = attention(
         q,
         k,
         v,
@@ -119,4 +127,9 @@ def _nasa(
     )
 
 
-_METHODS = {"vsf": _vsf, "nag": _nag, "nasa": _nasa}
+_METHODS: dict[str, Callable[..., Tensor]] = {
+    "vsf": partial(_sharing, joint_attention),
+    "difference": partial(_sharing, partial(variant_attention, variant="difference")),
+    "nag": _nag,
+    "nasa": _nasa,
+}

@@ -14,7 +14,7 @@ from .baselines import nag_attention, nag_cross_attention, nasa_attention, nasa_
 from .cross import cross_attention
 from .joint import joint_attention
 from .kernels import KERNELS, Kernel, plan_kernel
-from .variants import VARIANTS, variant_attention
+from .variants import VARIANTS, variant_attention, variant_cross_attention
 
 __all__ = [
     "KERNELS",
@@ -28,4 +28,5 @@ __all__ = [
     "nasa_cross_attention",
     "plan_kernel",
     "variant_attention",
+    "variant_cross_attention",
 ]

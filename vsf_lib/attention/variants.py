@@ -1,7 +1,8 @@
 """Variants of value sign flip that its exact form makes free: other formulas on the same kernel calls.
 
-Owns the choice of formula. None of these is in the paper, and none may be called VSF: they stand here to be
-measured. With O_b, O_n and w as in `joint`:
+Owns the choice of formula. None of these is in the paper, and none may be called VSF. "difference" won where
+they were measured (docs/evidence.md) and is a method of its own; the others stand here for benchmarks. With
+O_b, O_n and w as in `joint`:
 
     flip         (1 - w) O_b - alpha w O_n      the paper's, here only to be limited
     undiluted            O_b - alpha w O_n
@@ -20,6 +21,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .cross import cross_attention
 from .joint import joint_attention
 from .layout import Strength, read_scalar
 from .merge import FLIP, Formula
@@ -49,7 +51,6 @@ def variant_attention(
     only, since tokens of different alpha have no one difference. Where all is off, image and positive rows
     equal the unguided call bit by bit, as VSF's do.
     """
-    formula = Formula(_keep(variant, alpha, q), _read_limit(limit))
     return joint_attention(
         q,
         k,
@@ -62,8 +63,41 @@ def variant_attention(
         negative_mask=negative_mask,
         kernel=kernel,
         return_share=return_share,
-        formula=formula,
+        formula=_formula(variant, alpha, q, limit),
     )
+
+
+def variant_cross_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    variant: str,
+    negative: tuple[Tensor, Tensor],
+    alpha: Strength,
+    beta: Strength,
+    limit: float | None = None,
+    negative_mask: Tensor | None = None,
+    kernel: str = "auto",
+    return_share: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`cross_attention` with another formula; variant, alpha and limit as in `variant_attention`."""
+    return cross_attention(
+        q,
+        k,
+        v,
+        negative=negative,
+        alpha=alpha,
+        beta=beta,
+        negative_mask=negative_mask,
+        kernel=kernel,
+        return_share=return_share,
+        formula=_formula(variant, alpha, q, limit),
+    )
+
+
+def _formula(variant: str, alpha: Strength, q: Tensor, limit: float | None) -> Formula:
+    return Formula(_keep(variant, alpha, q), _read_limit(limit))
 
 
 def _keep(variant: str, alpha: Strength, q: Tensor) -> Callable[[Tensor], Tensor] | None:

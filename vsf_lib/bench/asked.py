@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from vsf_lib.bench import forms
-from vsf_lib.bench.lines import TOKENS, vsf_line
+from vsf_lib.bench.lines import DIFFERENCE, TOKENS, vsf_line
 from vsf_lib.bench.tracing import Line
 from vsf_lib.bench.weights import token_factors, weighted_embeddings
 from vsf_lib.settings import Settings
@@ -46,7 +46,11 @@ def questions_for(
         ),
         Question(
             f"which formula (all at beta {like.beta:g}, {TOKENS[like.negative_tokens]})",
-            (_arm("vsf", like), *(vsf_line(form.name, "variant", like, form) for form in forms.VARIANTS)),
+            (
+                _arm("vsf", like),
+                vsf_line(DIFFERENCE, DIFFERENCE, like.changed(method=DIFFERENCE)),
+                *(vsf_line(form.name, "variant", like, form) for form in forms.VARIANTS),
+            ),
         ),
         *(_weights(pipe, like.changed(negative_tokens=tokens), negative_prompts) for tokens in TOKENS),
     ]

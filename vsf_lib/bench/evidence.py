@@ -101,7 +101,7 @@ def render(data: Path, base: Path) -> str:
             parts += section(_read(file), _picture(file, base)) if file.is_file() else [_MISSING]
             flags = STUDIES[study].format(model=model)
             parts.append(f"`python install.py bench scenes --model {model} {flags}`\n")
-    parts += _pictures(data, base)
+    parts += _pictures(base)
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -145,9 +145,10 @@ def _methods(result: dict[str, Any], picture: str) -> Iterator[str]:
         ],
     )
     yield (
-        "`vsf` and `vsf-strong` are the presets, `nag-strong` the VSF paper's. Each other method stands "
-        "where a small sweep on tuning pairs found the most removal at positive 0.9 (`vsf-kept`: of all of "
-        "VSF's, `vsf-paper`: of its published form)."
+        "`vsf`, `vsf-strong` and `difference` are the presets, `nag-strong` is the VSF paper's. Each other "
+        "method stands where a small sweep on tuning pairs found the most removal at positive 0.9 "
+        "(`vsf-kept`: of all of VSF's, `vsf-paper`: of its published form, `difference-kept`: of the "
+        "difference's)."
     )
     yield _conditions(result, "held-out")
     if picture:
@@ -186,7 +187,7 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     above = []
     for floor in FLOORS:
-        best = {name: _highest(lines, name, floor) for name in ("vsf", "nag", "nasa", "variant")}
+        best = {name: _highest(lines, name, floor) for name in ("vsf", "nag", "nasa", "difference")}
         above.append(best["vsf"] > max(best["nag"], best["nasa"]))
         rows.append((f"{floor:.2f}", *(f"{value:.3f}" if value >= 0 else "never" for value in best.values())))
     if all(above):
@@ -198,7 +199,7 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
         said = "VSF is not above NAG and NASA at any of these."
     return (
         "The highest line of each kind where positive is at least so much:\n\n"
-        + _table(("positive at least", "vsf", "nag", "nasa", "variants of vsf"), rows)
+        + _table(("positive at least", "vsf", "nag", "nasa", "difference"), rows)
         + f"\n{said}\n"
     )
 
@@ -284,16 +285,15 @@ def _pointing(result: dict[str, Any], picture: str) -> Iterator[str]:
 _SECTIONS = {"scenes": _methods, "curves": _curves, "questions": _questions, "pointing": _pointing}
 
 
-def _pictures(data: Path, base: Path) -> Iterator[str]:
-    """Pictures that belong to no model alone."""
-    for name, title, command in (
-        (
-            "heatmap",
-            "A heat map",
-            'generate --prompt "a red car on a field" --negative-prompt "wheels" --seed 1 --heatmap',
-        ),
-        ("recipes", "Recipes", "bench scenes --recipes --sheet docs/evidence/recipes.png"),
+def _pictures(base: Path) -> Iterator[str]:
+    """Pictures that belong to no study, beside the page."""
+    for file, title, command in (
+        ("heatmap.png", "A heat map", f"generate {_CAR} --seed 1 --compare --heatmap"),
+        ("sweep.png", "A sweep", f"generate {_CAR} --seed 2 --sweep alpha=0:8:0.5 --out docs/sweep.png"),
+        ("recipes.png", "Recipes", "bench scenes --recipes --sheet docs/recipes.png"),
     ):
-        picture = _picture(data / f"{name}.json", base)
-        if picture:
-            yield f"## {title}\n\n![{title}]({picture})\n\n`python install.py {command}`\n"
+        if (base / file).is_file():
+            yield f"## {title}\n\n![{title}]({file})\n\n`python install.py {command}`\n"
+
+
+_CAR = '--prompt "a red car on a field" --negative-prompt "wheels"'

@@ -31,13 +31,18 @@ _COLOURS = {
     "none": (_BLACK,),
     "vsf": (_BLUE, _SKY),
     "baseline": (_RED, _RED, _RED, _ORANGE, _GREEN),
-    "variant": (_RED, _GREEN, _PINK, _ORANGE),
+    "difference": (_PINK, _PINK),
+    "variant": (_RED, _GREEN, _ORANGE),
     "ablation": (_SKY, _RED, _GREEN, _PINK, _ORANGE, _YELLOW),
 }
 _DASHES = ("-", "--", "-.", ":")
 _MARKS = "osD^vPX*"
 
-_ROWS = (("methods", ("none", "vsf", "baseline")), ("variants", ("variant",)), ("ablations", ("ablation",)))
+_ROWS = (
+    ("methods", ("none", "vsf", "difference", "baseline")),
+    ("variants", ("variant",)),
+    ("ablations", ("ablation",)),
+)
 """Twenty lines with bands cannot be told apart in one panel, so each group has a row of two, and behind the
 methods' one with what it is to be compared with."""
 

@@ -7,6 +7,7 @@ left out, so those lie on its lines.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from vsf_lib.adapters import Form
 from vsf_lib.bench import forms
@@ -18,6 +19,7 @@ ALPHAS = (0.1, 0.25, 0.6, 1.3, 3.0)
 """VSF's alphas at beta 0. A bias takes a factor of about exp(-beta) off what the negative gets of attention,
 so that is what other betas' alphas are multiplied by."""
 BETAS = (1.0, 2.0)
+DIFFERENCE: Final = "difference"
 TOKENS = {"all": "all tokens", "words": "words only"}
 
 
@@ -48,15 +50,15 @@ def vsf_line(
 
 
 def _vsf_name(settings: Settings) -> str:
-    return f"vsf, {TOKENS[settings.negative_tokens]}, beta {settings.beta:g}"
+    return f"{settings.method}, {TOKENS[settings.negative_tokens]}, beta {settings.beta:g}"
 
 
 def curve_lines(like: Settings) -> list[Line]:
     """Everything that is compared; `like` are the model's own settings, of which VSF's lines keep the rest.
 
-    The variants stand at beta 1 with the model's own choice of tokens, where VSF has a line of its own to
-    compare them with. The ablations stand at beta 0 with all tokens, as the paper's authors ran them, beside
-    "no bias", which is VSF there.
+    The difference and the variants stand with the model's own choice of tokens, where VSF has a line of its
+    own to compare them with. The ablations stand at beta 0 with all tokens, as the paper's authors ran them,
+    beside "no bias", which is VSF there.
     """
     published = like.changed(negative_tokens="all", beta=0.0)
     whole, biased = _vsf_name(published.changed(beta=BETAS[0])), like.changed(beta=BETAS[0])
@@ -65,6 +67,10 @@ def curve_lines(like: Settings) -> list[Line]:
         Line("none", "none", "", (1.0,), lambda _: Method("none", Settings(method="off"))),
         *(vsf_line(_vsf_name(settings), "vsf", settings) for settings in vsf),
         *baseline_lines(),
+        *(
+            vsf_line(_vsf_name(settings), DIFFERENCE, settings)
+            for settings in (like.changed(method=DIFFERENCE, beta=beta) for beta in BETAS)
+        ),
         *(vsf_line(x.name, "variant", biased, x, beside=_vsf_name(biased)) for x in forms.VARIANTS),
         vsf_line("no bias", "ablation", published, beside=whole),
         *(

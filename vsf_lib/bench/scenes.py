@@ -145,7 +145,7 @@ class Bench:
         from vsf_lib.bench.pairs import make_pairs
 
         self._pipe, self._judge, self._steps, self._sweeps = pipe, judge, steps, sweeps
-        self._model, self._two_kinds = model, hasattr(pipe.transformer.config, "guidance_embeds")
+        self._model = model
         self._pairs = make_pairs(pairs)
         self._tuning = make_pairs(tuning, held_out=False, seed=7)
         self._seeds = range(1, seeds + 1)
@@ -159,6 +159,7 @@ class Bench:
             Method("none", off),
             Method("vsf", preset_for(self._model).settings()),
             Method("vsf-strong", preset_for(self._model, strong=True).settings()),
+            Method("difference", preset_for(self._model).settings(method="difference")),
             Method("nag", baseline("nag").settings()),
             Method("nag-strong", baseline("nag-strong").settings()),
             Method("nasa", baseline("nasa").settings()),
@@ -189,6 +190,7 @@ class Bench:
             alpha_at,
             baseline_candidates,
             best,
+            difference_candidates,
             vsf_candidates,
         )
 
@@ -204,19 +206,18 @@ class Bench:
             results = measure(candidates)
             chosen[name] = replace(best(results, POSITIVE_KEPT)[0], name=name)
             log_of[name] = [{"values": m.describe(), **s.as_json()} for m, s in results]
-        curve = measure(vsf_candidates(two_kinds=self._two_kinds))
+        curve = measure(vsf_candidates())
         log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
         removal = {
             f"{share:.0%}": alpha_at(curve, preset_for(self._model).settings(), share) for share in (0.5, 0.9)
         }
         published = [(m, s) for m, s in curve if m.settings.negative_tokens == "all"]
         methods = [chosen.get(m.name, m) for m in methods]
-        methods[3:3] = [
-            replace(
-                best(curve, POSITIVE_KEPT)[0], name="vsf-kept"
-            ),  # by the rule that baselines are chosen by
-            replace(best(published, POSITIVE_KEPT)[0], name="vsf-paper"),
-        ]
+        differences = measure(difference_candidates())
+        log_of["difference"] = [{"values": m.describe(), **s.as_json()} for m, s in differences]
+        # By the rule that baselines are chosen by.
+        kept = {"vsf-kept": curve, "vsf-paper": published, "difference-kept": differences}
+        methods[4:4] = [replace(best(found, POSITIVE_KEPT)[0], name=name) for name, found in kept.items()]
         return methods, {"alpha_at_removal": removal, "sweeps": log_of}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.scenes.model import MODELS, NAME, STEPS
+from vsf_lib.scenes.model import MODELS, NAME
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Subject:
 
 
 def load_subject(model: str, steps: int | None) -> Subject:
-    """A small model by its name or folder; `steps` None is the model's own number."""
+    """A small model by its name or folder; `steps` None is the model's own number.
+
+    A folder of the name of a model that is shipped holds one of that kind, as after training it again.
+    """
     from vsf_lib.scenes.judge import Judge
     from vsf_lib.scenes.loading import load_pipeline
 
-    known = MODELS.get(model)
-    return Subject(
-        load_pipeline(Path(model) if known is None else known.folder),
-        Judge.load(),
-        NAME if known is None else known.name,
-        steps or (STEPS if known is None else known.steps),
-    )
+    shipped = MODELS.get(model)
+    kind = shipped or MODELS.get(Path(model).name, MODELS[NAME])
+    folder = Path(model) if shipped is None else shipped.folder
+    return Subject(load_pipeline(folder), Judge.load(), kind.name, steps or kind.steps)

@@ -53,7 +53,7 @@ class Line:
 
     name: str
     group: str
-    """What it is shown with: "vsf", "variant", "ablation", "baseline" or "none"."""
+    """What it is shown with: "vsf", "difference", "variant", "ablation", "baseline" or "none"."""
     knob: str
     """What is swept, such as "alpha"; empty where there is nothing to sweep."""
     strengths: tuple[float, ...]

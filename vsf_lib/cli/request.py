@@ -22,7 +22,7 @@ from vsf_lib.metadata import Parameters, parse_parameters, read_png
 from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
 from vsf_lib.recipes import Example
 from vsf_lib.scenes.model import MODELS, NAME
-from vsf_lib.settings import Settings, field, fields
+from vsf_lib.settings import SHARING, Settings, field, fields
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -144,7 +144,7 @@ def resolve(args: Namespace) -> Request:
                 f"none of {steps} steps lies between start {settings.start:g} and end {settings.end:g}, so "
                 "nothing would be guided: lower start, raise end, or take more steps"
             )
-        if preset is UNKNOWN and settings.method == "vsf" and args.alpha is None and not image:
+        if preset is UNKNOWN and settings.method in SHARING and args.alpha is None and not image:
             notes.append(f"{UNKNOWN.note} (--alpha {settings.alpha:g}; --preset names known models)")
     return Request(
         prompt=prompt,
@@ -222,7 +222,7 @@ def _prompt(args: Namespace, image: Parameters | None, example: Example | None) 
 def _settings(
     args: Namespace, image: Parameters | None, preset: Preset, example: Example | None, plan: Plan | None
 ) -> Settings:
-    base: dict[str, Any] = dict(preset.values)
+    base: dict[str, Any] = preset.values_of(args.method)
     if example:
         base |= {**example.values, "negative_prompt": example.negative_prompt}
     if image and image.settings:

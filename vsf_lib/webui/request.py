@@ -13,7 +13,7 @@ from typing import Any
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import PRESETS, Preset, named, preset_for
-from vsf_lib.settings import Settings, fields
+from vsf_lib.settings import SHARING, Settings, fields
 from vsf_lib.webui.options import DEFAULTS, Options
 
 AUTO, CUSTOM = "Auto", "Custom"
@@ -109,7 +109,8 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DE
     Positional arguments in the order of ARGUMENTS, of which any number may be missing at the end, or one
     dictionary of any of them, behind which the host may have put its panel's defaults. In a dictionary, what
     is given wins over the preset; positionally (the panel always sends all), a preset wins over the
-    strengths, and "Custom" leaves them as they are. A preset's strengths are those of method "vsf".
+    strengths, and "Custom" leaves them as they are. A preset's strengths are those of the methods "vsf"
+    and "difference".
     """
     if arguments and isinstance(arguments[0], Mapping):
         given = dict(arguments[0])
@@ -145,7 +146,7 @@ def _strengths(name: Any, method: Any, checkpoint: Checkpoint, options: Options)
     preset = checkpoint.preset(strong=options.strong_presets) if name == AUTO else named(str(name))
     if preset is None:
         raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
-    if method not in (None, "vsf"):
+    if method is not None and method not in SHARING:
         return {}
-    resolved = preset.settings()
+    resolved = preset.settings(method=method or "vsf")
     return {strength: getattr(resolved, strength) for strength in STRENGTHS}

@@ -63,7 +63,7 @@ def _values(**values: Any) -> Mapping[str, Any]:
 
 
 _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
-_CODE = "its released code (github.com/weathon/VSF)"
+_CODE = "the released code (github.com/weathon/VSF)"
 _HERE = "this project"
 
 RECIPES: tuple[Recipe, ...] = (
@@ -72,7 +72,7 @@ RECIPES: tuple[Recipe, ...] = (
         summary="the ordinary use: a thing, or a part of it, is left out",
         prompt="a THING in a PLACE",
         negative_prompt="PART, what belongs to the thing and must not be there",
-        source=f"{_PAPER}, figure 1; the examples of {_CODE}",
+        source=f"{_PAPER}, figure 1; examples of {_CODE}",
         examples={
             SCENES: Example(
                 "a red car on a field",
@@ -97,7 +97,7 @@ RECIPES: tuple[Recipe, ...] = (
                 "a red car on a field",
                 "wheels",
                 _values(alpha=5.0, beta=2.0),
-                seen="scenes, 20 seeds: wheels in all pictures without, in 7 with; all are whole cars",
+                seen="scenes, 20 seeds: wheels in all pictures without, in 7 with; all are clean cars",
             ),
             SD3: Example(
                 "a cat making a cake in the kitchen, the kitchen is modern and well-lit",

@@ -36,7 +36,7 @@ def test_on_off_and_again(forge: Forge, model: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["nag", "nasa"])
+@pytest.mark.parametrize("method", ["difference", "nag", "nasa"])
 def test_other_methods(forge: Forge, model: Any, kind: str, method: str) -> None:
     on = forge.txt2img(model(kind), {"negative_prompt": "wheels", "method": method})
     assert f"VSF method: {method}" in on.infotexts[0]

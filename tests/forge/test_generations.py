@@ -13,7 +13,13 @@ from forge_client import HIRES, Answer, Forge, ForgeError, difference, picture_o
 KINDS = ("turbo", "medium", "dev", "schnell")
 STYLE = "Kamph_Default_Negative (NO)"
 """Comes with the host, and has a negative prompt of several chunks."""
-ON = {"enabled": True, "negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0}
+ON = {
+    "enabled": True,
+    "negative_prompt": "wheels",
+    "alpha": 2.0,
+    "beta": 0.0,
+    "negative_tokens": "all",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -276,8 +276,8 @@ def test_a_plot_over_checkpoints(forge: Forge, model: Any) -> None:
         alone = forge.txt2img(model(kind), auto)
         assert np.array_equal(made.pictures[place], alone.pictures[0])
         assert vsf_keys(made.infotexts[place]) == vsf_keys(alone.infotexts[0])
-    assert "VSF negative scale" in made.infotexts[-2]
-    assert "VSF negative scale" not in made.infotexts[-1]
+    assert "VSF negative tokens: words" in made.infotexts[-2]
+    assert "VSF negative tokens" not in made.infotexts[-1]
 
 
 def test_a_plot_survives_what_cannot_be_guided(forge: Forge, model: Any) -> None:

@@ -133,7 +133,7 @@ def test_a_panel_in_positions(forge: Forge, model: Any, places: dict[str, int]) 
     for cell, alpha in zip(cells(made, 2), (3.0, 5.0), strict=True):
         alone = forge.txt2img(model("schnell"), {"negative_prompt": "wheels", "alpha": alpha})
         assert same(cell, alone)
-        assert "VSF negative scale: 8" in cell.infotexts[0]
+        assert "VSF negative tokens: words" in cell.infotexts[0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vsf_lib.adapters.call import Recording
 from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.negatives import encode_texts
@@ -46,7 +47,7 @@ def guided(
     negative_prompts: str | Sequence[str] | None = None,
     *,
     negative_embeddings: Sequence[Tensor] | None = None,
-    record_share: bool = False,
+    record_share: Recording = False,
     kernel: str = "auto",
     form: Form | None = None,
 ) -> Iterator[Guidance]:
@@ -62,7 +63,7 @@ def guided(
     encoders are gone by the time the pipeline runs.
 
     `record_share` (methods "vsf" and "difference") keeps the negative's share of attention for heat maps in
-    each report.
+    each report, with "layers" each layer's too. It changes nothing in the picture.
 
     `form` runs another form of attention with the settings of method "vsf", for benchmarks on models of joint
     attention; the reports carry its name instead of the method's.
@@ -152,7 +153,7 @@ def encode_negatives(
         return encode_texts(pipe, adapter, settings, texts, asked, pipe.encode_prompt)
 
 
-def _check_form(form: Form, settings: Settings, record_share: bool) -> None:
+def _check_form(form: Form, settings: Settings, record_share: Recording) -> None:
     if settings.method != "vsf":
         raise SettingsError(
             f'the form "{form.name}" takes the place of method "vsf", but method is "{settings.method}": '

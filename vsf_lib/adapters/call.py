@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from vsf_lib.attention import plan_kernel
 from vsf_lib.settings import SHARING, Settings
 
 T = TypeVar("T")
+
+Recording = bool | Literal["layers"]
+"""Whether the negative's share of attention is kept, and if so whether each layer's own too."""
 
 
 @dataclass
@@ -44,7 +47,7 @@ class GuidedCall:
     settings: Settings
     batch: Batch
     kernel: str = "auto"
-    record_share: bool = False
+    record_share: Recording = False
     form: Form | None = None
     """What stands in VSF's place, if anything does."""
     n_p: int = 0
@@ -56,6 +59,7 @@ class GuidedCall:
     kernels: set[str] = field(default_factory=set)
     """What computed them."""
     _share: Tensor | None = None
+    _layer_shares: list[Tensor] = field(default_factory=list)
 
     @property
     def n_n(self) -> int:
@@ -85,11 +89,21 @@ class GuidedCall:
         """Adds one layer's share of the negative `[B, H, n_i]`, as the mean over its heads."""
         mean = share.float().mean(dim=1)
         self._share = mean if self._share is None else self._share + mean
+        if self.record_share == "layers":
+            self._layer_shares.append(mean)
 
     def share(self) -> Tensor | None:
         """The negative's share of attention `[guided rows, n_i]`, mean over heads and layers, if recorded."""
         if self._share is None:
             return None
-        mean = self._share / len(self.layers)
+        return self._guided_rows(self._share / len(self.layers))
+
+    def layer_share(self) -> Tensor | None:
+        """The same of each layer, in the order in which they ran, `[layers, guided rows, n_i]`."""
+        if not self._layer_shares:
+            return None
+        return torch.stack([self._guided_rows(share) for share in self._layer_shares])
+
+    def _guided_rows(self, share: Tensor) -> Tensor:
         picked = self.batch.picked
-        return mean if picked is None else mean.index_select(0, picked)
+        return share if picked is None else share.index_select(0, picked)

@@ -46,7 +46,7 @@ def _sharing(
         beta=call.rows(call.settings.beta, math.inf),
         negative_mask=call.batch.mask,
         kernel=call.kernel,
-        return_share=call.record_share,
+        return_share=bool(call.record_share),
     )
     if isinstance(result, Tensor):
         return result

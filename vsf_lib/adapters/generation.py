@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsf_lib.adapters.call import Batch, GuidedCall
+from vsf_lib.adapters.call import Batch, GuidedCall, Recording
 from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
@@ -47,6 +47,9 @@ class Report:
     share: Tensor | None
     """`[guided steps, images, n_i]`: the negative's share of each image or video token's attention, if
     recorded."""
+    layer_share: Tensor | None = None
+    """`[guided steps, layers, images, n_i]`: that of each of `layers`, of which `share` is the mean; if
+    recorded."""
 
 
 class Generation:
@@ -61,7 +64,7 @@ class Generation:
         negatives: list[Tensor],
         *,
         kernel: str,
-        record_share: bool,
+        record_share: Recording,
         pooled: list[Tensor] | None = None,
         form: Form | None = None,
     ) -> None:
@@ -83,6 +86,7 @@ class Generation:
         self._layers: tuple[str, ...] = ()
         self._kernels: set[str] = set()
         self._shares: dict[int, Tensor] = {}
+        self._layer_shares: dict[int, Tensor] = {}
         self._finite: Tensor | None = None
         self._batches: dict[tuple[bool, ...], Batch] = {}
 
@@ -143,6 +147,9 @@ class Generation:
         share = call.share()
         if share is not None:
             self._shares[step] = share
+        layer_share = call.layer_share()
+        if layer_share is not None:
+            self._layer_shares[step] = layer_share
         # Gathered on the device and read once at the end: a wait per step costs more than guidance does.
         finite = torch.isfinite(output).all()
         self._finite = finite if self._finite is None else self._finite & finite
@@ -176,10 +183,16 @@ class Generation:
             interrupted=interrupted,
             images=len(self._lengths),
             negative_tokens=self._lengths,
-            share=torch.stack([self._shares[step] for step in steps]) if self._shares else None,
+            share=_stacked(self._shares),
+            layer_share=_stacked(self._layer_shares),
         )
         log_report(report, self._settings)
         return report
+
+
+def _stacked(of_step: Mapping[int, Tensor]) -> Tensor | None:
+    """What was kept of each step, in the order of the steps; None if nothing was."""
+    return torch.stack([of_step[step] for step in sorted(of_step)]) if of_step else None
 
 
 def log_report(report: Report, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.call import GuidedCall, Recording
 from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Generation, Report
 from vsf_lib.adapters.negatives import encode_pooled, encode_texts
@@ -50,7 +50,7 @@ class Session:
         reports: list[Report],
         *,
         kernel: str,
-        record_share: bool,
+        record_share: Recording,
         form: Form | None = None,
     ) -> None:
         self._pipe = pipe

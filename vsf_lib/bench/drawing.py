@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsf_lib.adapters import Form, guided
+from vsf_lib.adapters import Form, Guidance, Report, guided
+from vsf_lib.adapters.call import Recording
 from vsf_lib.bench.pairs import Pair
 from vsf_lib.scenes.judge import Judge
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH, MODELS, SIZE
@@ -73,19 +74,38 @@ class Score:
         }
 
 
-def draw(pipe: Any, pairs: Sequence[Pair], method: Method, *, seeds: Sequence[int], steps: int) -> np.ndarray:
-    """Pictures uint8 `[len(pairs) * len(seeds), 64, 64, 3]`, all pairs of the first seed first."""
+def draw(
+    pipe: Any,
+    pairs: Sequence[Pair],
+    method: Method,
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    reports: list[Report] | None = None,
+) -> np.ndarray:
+    """Pictures uint8 `[len(pairs) * len(seeds), 64, 64, 3]`, all pairs of the first seed first.
+
+    `reports` gets those of the guided batches, in order, with each layer's share of attention.
+    """
     jobs = [(pair, 1_000_003 * seed + index) for seed in seeds for index, pair in enumerate(pairs)]
-    return draw_each(pipe, jobs, method, steps=steps)
+    return draw_each(pipe, jobs, method, steps=steps, reports=reports)
 
 
-def draw_each(pipe: Any, jobs: Sequence[tuple[Pair, int]], method: Method, *, steps: int) -> np.ndarray:
+def draw_each(
+    pipe: Any,
+    jobs: Sequence[tuple[Pair, int]],
+    method: Method,
+    *,
+    steps: int,
+    reports: list[Report] | None = None,
+) -> np.ndarray:
     """Pictures uint8 `[len(jobs), 64, 64, 3]` of pairs with the seed that each of them begins with."""
+    record: Recording = False if reports is None else "layers"
     pictures: list[np.ndarray] = []
     for start in range(0, len(jobs), BATCH):
         chunk = jobs[start : start + BATCH]
         negatives = [pair.negative_prompt for pair, _ in chunk]
-        with _guidance_by(pipe, method, negatives):
+        with _guidance_by(pipe, method, negatives, record) as guidance:
             result = pipe(
                 [pair.prompt for pair, _ in chunk],
                 **_scale(pipe, method.guidance_scale, negatives),
@@ -96,17 +116,21 @@ def draw_each(pipe: Any, jobs: Sequence[tuple[Pair, int]], method: Method, *, st
                 generator=[torch.Generator().manual_seed(seed) for _, seed in chunk],
                 output_type="np",
             )
+        if reports is not None:
+            reports.extend(guidance.reports)
         pictures.append((result.images * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
 
 
-def _guidance_by(pipe: Any, method: Method, negatives: list[str]) -> AbstractContextManager[Any]:
-    if method.settings.method == "off":
-        return nullcontext()
-    if method.encode is None:
-        return guided(pipe, method.settings, negatives, form=method.form)
+def _guidance_by(
+    pipe: Any, method: Method, negatives: list[str], record: Recording
+) -> AbstractContextManager[Guidance]:
+    if method.settings.method == "off" or method.encode is None:
+        return guided(pipe, method.settings, negatives, form=method.form, record_share=record)
     embeddings = method.encode(pipe, method.settings, negatives)
-    return guided(pipe, method.settings, negative_embeddings=embeddings, form=method.form)
+    return guided(
+        pipe, method.settings, negative_embeddings=embeddings, form=method.form, record_share=record
+    )
 
 
 def _scale(pipe: Any, scale: float, negatives: list[str]) -> dict[str, Any]:

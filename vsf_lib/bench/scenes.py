@@ -27,6 +27,7 @@ log = logging.getLogger("vsf")
 _STUDIES = {
     "curves": "vsf_lib.bench.curves",
     "questions": "vsf_lib.bench.questions",
+    "pointing": "vsf_lib.bench.pointing",
     "recipes": "vsf_lib.bench.recipes",
 }
 """What a flag asks for instead of the table: a module with `check(args)`, which is called before a model is
@@ -53,6 +54,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--recipes",
         action="store_true",
         help="instead: what each recipe of generate --recipe does (20 seeds)",
+    )
+    studies.add_argument(
+        "--pointing",
+        action="store_true",
+        help="instead: how often the negative prompt's attention peaks on the part that it names",
     )
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(

@@ -18,7 +18,7 @@ from vsf_lib.cli.recipe import LIST, add_recipe, tell_recipes
 from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, resolve
 from vsf_lib.cli.sweep import FILES, FILMS, add_sweep, check_file
 from vsf_lib.errors import ModelError, is_out_of_memory
-from vsf_lib.metadata import format_parameters
+from vsf_lib.metadata import format_parameters, write_png
 from vsf_lib.scenes.model import MODELS, NAME, SIZE, check_words
 
 _MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequential, or close other programs"
@@ -35,6 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_recipe(guidance)
     add_sweep(parser.add_argument_group("one setting over a range"))
+    guidance.add_argument(
+        "--heatmap",
+        action=BooleanOptionalAction,
+        help="a second file beside the picture, NAME-heatmap.png: where the negative prompt acts, over the "
+        "picture and step by step (methods vsf and difference)",
+    )
     picture = parser.add_argument_group("the picture")
     picture.add_argument("--steps", type=int, metavar="N", help="default: what suits the model")
     picture.add_argument(
@@ -150,4 +156,13 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
             note(notes.pop(0))
         if not args.json:
             result(str(path))
-        yield {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)} | picture.told
+        told: dict[str, Any] = {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}
+        told |= picture.told
+        if picture.heatmap is not None:  # after the picture, which a failure here must not cost
+            image, parameters = picture.heatmap()
+            beside = output.beside(path, "heatmap")
+            write_png(beside, image, format_parameters(parameters))
+            if not args.json:
+                result(str(beside))
+            told["heatmap"] = str(beside)
+        yield told

@@ -7,6 +7,7 @@ picture itself.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,15 @@ class Output:
             number = f"-{self._named}" if self._count > 1 else ""
             return self._file.with_name(f"{self._file.stem}{number}{self._file.suffix}")
         return free_name(self._folder, prompt, f"{seed}{f'-{kind}' if kind else ''}", self._suffix)
+
+    def beside(self, path: Path, what: str) -> Path:
+        """The file for something that goes with the result `path`: its name and `what`.
+
+        As with the results themselves, only what was asked for by name is replaced.
+        """
+        names = itertools.chain([what], (f"{what}-{again}" for again in itertools.count(2)))
+        files = (path.with_name(f"{path.stem}-{name}{path.suffix}") for name in names)
+        return next(file for file in files if self._file is not None or not file.exists())
 
 
 @contextlib.contextmanager

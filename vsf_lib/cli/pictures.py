@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from PIL import Image
 
 from vsf_lib import __version__
 from vsf_lib.adapters import guided
+from vsf_lib.adapters.predictions import check_scheduler
+from vsf_lib.cli.heat import Trace
 from vsf_lib.cli.model import INDEX, Folder, Model, inspect, read_index
 from vsf_lib.cli.request import (
     COMPARISON,
@@ -57,6 +61,8 @@ class Picture:
     image: Image.Image
     parameters: Parameters
     seconds: float
+    heatmap: Callable[[], tuple[Image.Image, Parameters]] | None = None
+    """Draws the heat map that goes with it, if one was asked for, and says what that was made from."""
 
     @property
     def told(self) -> dict[str, Any]:
@@ -228,7 +234,10 @@ def draw(
 ) -> Iterator[Picture]:
     """The pictures of a request, one after the other; the model is loaded before the first."""
     folder.size(request.size)  # again, because of models that had to be fetched
-    yield from draw_with(load(folder, machine, quiet=quiet), request, model, folder, machine)
+    pipe = load(folder, machine, quiet=quiet)
+    if request.heatmap:
+        check_scheduler(pipe)
+    yield from draw_with(pipe, request, model, folder, machine)
 
 
 def draw_with(
@@ -246,25 +255,28 @@ def draw_with(
             image, _ = _draw_one(pipe, call, seed, _OFF, f"{count} without".strip())
             images.append(image)
         name = label or (f"{count} with" if request.compare else count).strip()
-        image, done = _draw_one(pipe, call, seed, request.settings, name, leave=label is None)
+        trace = Trace() if request.heatmap else None
+        image, done = _draw_one(pipe, call, seed, request.settings, name, leave=label is None, trace=trace)
         images.append(image)
+        parameters = Parameters(
+            prompt=request.prompt,
+            steps=request.steps,
+            sampler=_sampler(pipe),
+            cfg_scale=1.0 if folder.flux else request.guidance_scale,
+            seed=seed,
+            width=width,
+            height=height,
+            negative_prompt=request.cfg_negative,
+            model=model.name,
+            version=f"{PROGRAM}{__version__}",
+            settings=done,
+            extra=_extra(request, model, folder, machine),
+        )
         yield Picture(
             image=_side_by_side(images),
-            parameters=Parameters(
-                prompt=request.prompt,
-                steps=request.steps,
-                sampler=_sampler(pipe),
-                cfg_scale=1.0 if folder.flux else request.guidance_scale,
-                seed=seed,
-                width=width,
-                height=height,
-                negative_prompt=request.cfg_negative,
-                model=model.name,
-                version=f"{PROGRAM}{__version__}",
-                settings=done,
-                extra=_extra(request, model, folder, machine),
-            ),
+            parameters=parameters,
             seconds=time.perf_counter() - start,
+            heatmap=None if trace is None else partial(trace.draw, pipe, images, parameters),
         )
 
 
@@ -284,11 +296,24 @@ def _call(request: Request, model: Model, folder: Folder, size: tuple[int, int])
 
 
 def _draw_one(
-    pipe: Any, call: dict[str, Any], seed: int, settings: Settings, label: str, *, leave: bool = True
+    pipe: Any,
+    call: dict[str, Any],
+    seed: int,
+    settings: Settings,
+    label: str,
+    *,
+    leave: bool = True,
+    trace: Trace | None = None,
 ) -> tuple[Image.Image, Settings | None]:
-    """One picture, and the settings that it was guided with: None unless the guidance's report says so."""
+    """One picture, and the settings that it was guided with: None unless the guidance's report says so.
+
+    `trace` keeps what a heat map of the guided picture needs; the picture is the same with and without it.
+    """
     pipe.set_progress_bar_config(desc=label or None, disable=None, leave=leave)  # None: on a terminal only
-    with guided(pipe, settings) as guidance:
+    with (
+        guided(pipe, settings, record_share=trace is not None) as guidance,
+        nullcontext() if trace is None else trace.watching(pipe, call["num_inference_steps"]),
+    ):
         # Noise from the CPU, so that a seed is the same picture's beginning on every device.
         pixels = pipe(**call, generator=torch.Generator("cpu").manual_seed(seed)).images
     if not np.isfinite(pixels).all():
@@ -301,6 +326,8 @@ def _draw_one(
     report = guidance.report
     if report is None or report.method != settings.method or not report.guided_steps:
         raise GuidanceError("guidance reports nothing that it did, so the picture cannot be called guided")
+    if trace is not None:
+        trace.report = report
     return image, settings
 
 

@@ -37,6 +37,7 @@ PROGRAM = "vsf "
 # Names of our own values in the infotext, beside the settings'.
 COMPARISON = "VSF comparison"
 COMPARISON_VALUE = "left without, right with the negative prompt"
+HEATMAP = "VSF heatmap"
 DEVICE = "VSF device"
 DTYPE = "VSF dtype"
 FINGERPRINT = "VSF model hash"
@@ -78,6 +79,8 @@ class Request:
     """What runs over a range, from picture to picture of the same seed; `settings` has its first value."""
     notes: tuple[str, ...] = ()
     """What the user should be told before it starts."""
+    heatmap: bool = False
+    """Whether a second picture shows where the negative prompt acts."""
 
     @property
     def cfg_negative(self) -> str:
@@ -128,9 +131,10 @@ def resolve(args: Namespace) -> Request:
     scale = _first(args.guidance_scale, image.cfg_scale if image else 1.0)
     if not (math.isfinite(scale) and 1 <= scale <= 100):
         raise SettingsError(f"the guidance scale is {scale}, but must be a number from 1 (off) to 100")
-    settings = _settings(args, image, preset, example, plan)
+    wanted = _settings(args, image, preset, example, plan)
+    heatmap = _heatmap(args, wanted, plan, inherited=HEATMAP in extra)
     settings = _effective(
-        settings, "--compare" if compare else "--sweep" if plan else "", image is not None, notes
+        wanted, "--compare" if compare else "--sweep" if plan else "", image is not None, notes
     )
     batch = _within("batch", _first(args.batch, 1), 1, LARGEST_SEED + 1)
     last = LARGEST_SEED + 1 - batch
@@ -164,6 +168,7 @@ def resolve(args: Namespace) -> Request:
         fingerprint=extra.get(FINGERPRINT, "") if image and model == image.model else "",
         sweep=plan,
         notes=tuple(notes),
+        heatmap=heatmap,
     )
 
 
@@ -257,6 +262,31 @@ def _effective(settings: Settings, flag: str, repeats: bool, notes: list[str]) -
     if not repeats:
         notes.append("no --negative-prompt, so nothing is guided: an ordinary picture")
     return settings.changed(method="off")
+
+
+def _heatmap(args: Namespace, settings: Settings, plan: Plan | None, *, inherited: bool) -> bool:
+    """Whether a heat map is to be drawn; raises if it was asked for and there is nothing that it could show.
+
+    A heat map that is repeated without being asked for goes away with what it showed.
+    """
+    possible = settings.method in SHARING and bool(settings.negative_prompt)
+    if plan is not None:
+        if args.heatmap:
+            raise SettingsError("--heatmap is of one picture and --sweep draws many: leave one of them out")
+        return False
+    if not args.heatmap:
+        return args.heatmap is None and inherited and possible
+    if settings.method not in SHARING:
+        raise SettingsError(
+            "--heatmap shows the negative prompt's share of the attention, which method "
+            f"{settings.method} does not have: leave it out, or choose --method vsf or difference"
+        )
+    if not possible:
+        raise PromptError(
+            "--heatmap shows where the negative prompt acts: give --negative-prompt, what the picture must "
+            "not show"
+        )
+    return True
 
 
 def _distilled(args: Namespace, extra: Mapping[str, str], model: str) -> float:

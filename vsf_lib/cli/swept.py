@@ -28,7 +28,7 @@ _PATIENCE = 10.0
 """Seconds between two lines on how far it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepPicture(Picture):
     """A whole sweep of one seed. `image` is the picture without guidance, `pictures` are the guided ones."""
 

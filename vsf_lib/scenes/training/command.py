@@ -91,7 +91,7 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
     The gate leaves none and runs each time. The numbers are the shipped weights' but for the flow, which had
     two runs: 5,100 steps on a world whose parts were seldom missing, then 8,000 on this one.
     """
-    from vsf_lib.scenes.training import autoencoder, distil, flow, gate, judge
+    from vsf_lib.scenes.training import autoencoder, distil, finder, flow, gate, judge
     from vsf_lib.scenes.training.common import Scores
 
     def n(number: int) -> int:
@@ -117,6 +117,13 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
             "critic",
             "critic.safetensors",
             lambda: judge.train(work, **_critic(n), device=device),
+        ),
+        (
+            "finder",
+            "finder.safetensors",
+            lambda: finder.train(
+                work, steps=n(2500), batch=32, count=n(10000), checked=n(1000), device=device
+            ),
         ),
         ("gate", "gate", gate_autoencoder),
         ("latents", "latents.pt", lambda: flow.prepare(work, n(30000), 3, device=device)),
@@ -273,5 +280,6 @@ def export(work: Path, out: Path | None, *, below_gate: bool = False) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(built, folder)
     shutil.copyfile(judge, weights)
+    shutil.copyfile(work / "finder.safetensors", weights.with_name("finder.safetensors"))
     shutil.copyfile(work / "scores.json", weights.with_name("scores.json"))
     log.info("exported to %s", weights.parent)

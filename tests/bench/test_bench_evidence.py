@@ -81,6 +81,14 @@ def test_the_verdict_owns_up_to_a_defeat(tmp_path: Path) -> None:
     assert row == "| 0.90 | 0.190 | 0.900 | 0.900 | 0.100 |"
 
 
+def test_methods_are_set_side_by_side_at_equal_removal(tmp_path: Path) -> None:
+    result = curves(0.3, 0.4, 0.3)
+    result["lines"][0] = line("vsf, all tokens, beta 1", "vsf", (1.0, 0.4), (0.8, 0.6), (0.2, 1.0))
+    text = page(tmp_path, curves=result)
+    assert "| vsf, all tokens, beta 1 | 0.90 | 1.00 | 0.65 | 1.00 |" in text
+    assert "| nasa | - | - | - | - |" in text, "it never gets there"
+
+
 def test_pictures_are_shown_where_they_are(tmp_path: Path) -> None:
     assert "![" not in page(tmp_path, curves=curves(0.5, 0.4, 0.3))
     (tmp_path / "curves-scenes.png").write_bytes(b"")

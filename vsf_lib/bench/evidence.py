@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from vsf_lib.bench.results import shown
-from vsf_lib.bench.trade_off import KEPT, best_removal
+from vsf_lib.bench.trade_off import KEPT, at_removal, best_removal
 from vsf_lib.errors import ModelError, OutputError
 from vsf_lib.files import reason, written_whole
 from vsf_lib.scenes.model import MODELS, NAME
 
 DATA, PAGE = Path("docs/evidence"), Path("docs/evidence.md")
 FLOORS = (0.9, 0.92, 0.94, 0.96)
+MATCHED = (0.5, 0.7)
 TITLES = {
     NAME: "SD3.5's architecture (scenes)",
     "flux-schnell": "Flux schnell's architecture (flux-schnell)",
@@ -175,6 +176,7 @@ def _curves(result: dict[str, Any], picture: str) -> Iterator[str]:
         ],
     )
     yield _verdict(result["lines"])
+    yield _matched(result["lines"])
     yield _conditions(result, "held-out") + f"Bands: {result['bands']}.\n"
 
 
@@ -204,15 +206,35 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _matched(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What methods keep where they remove as much as each other."""
+    rows = []
+    for line in lines:
+        if line["group"] in ("vsf", "difference", "baseline"):
+            points = _points(line)
+            strengths = np.array([point["strength"] for point in line["points"]])
+            found = [at_removal(points, strengths, removal) for removal in MATCHED]
+            rows.append(
+                (line["name"], *("-" if np.isnan(x) else f"{x:.2f}" for row in found for x in row[[1, 3]]))
+            )
+    head = [f"{name} at {removal:.0%}" for removal in MATCHED for name in ("positive", "quality")]
+    return "Where so many of the parts are gone, between the points that were drawn:\n\n" + _table(
+        ("", *head), rows
+    )
+
+
+def _points(line: Mapping[str, Any]) -> np.ndarray:
+    """`[n, 3]`: positive, negative and quality of a line's points."""
+    shares = ("positive", "negative", "quality")
+    return np.array([[point[name][0] for name in shares] for point in line["points"]])
+
+
 def _highest(lines: Sequence[Mapping[str, Any]], kind: str, floor: float) -> float:
     """The most removal of any line of `kind` (a group, or the beginning of its name); -1 if none has any."""
     found = [-1.0]
     for line in lines:
         if line["group"] == kind or line["name"].split(",")[0].split()[0] == kind:
-            points = np.array(
-                [[point[name][0] for name in ("positive", "negative", "quality")] for point in line["points"]]
-            )
-            found.append(float(np.nan_to_num(best_removal(points, floor), nan=-1.0)))
+            found.append(float(np.nan_to_num(best_removal(_points(line), floor), nan=-1.0)))
     return max(found)
 
 

@@ -134,9 +134,9 @@ def _option(axis: Axis, plot: Any) -> Any:
 
 def _numbers(axis: Axis, plot: Any) -> Callable[[str], list[str]]:
     """Splits as the host does, and names what is neither a number nor one of its ranges."""
-    ranges = (plot.re_range_float, plot.re_range_count_float)
 
     def prepare(text: str) -> list[str]:
+        ranges = (plot.re_range_float, plot.re_range_count_float)
         values: list[str] = plot.csv_string_to_list_strip(text)
         for value in filter(None, values):
             found = next(filter(None, (known.fullmatch(value) for known in ranges)), None)

@@ -310,7 +310,7 @@ _SECTIONS = {"scenes": _methods, "curves": _curves, "questions": _questions, "po
 def _pictures(base: Path) -> Iterator[str]:
     """Pictures that belong to no study, beside the page."""
     for file, title, command in (
-        ("heatmap.png", "A heat map", f"generate {_CAR} --seed 1 --compare --heatmap"),
+        ("car-heatmap.png", "A heat map", f"generate {_CAR} --seed 4 --compare --heatmap --out docs/car.png"),
         ("sweep.png", "A sweep", f"generate {_CAR} --seed 2 --sweep alpha=0:8:0.5 --out docs/sweep.png"),
         ("recipes.png", "Recipes", "bench scenes --recipes --sheet docs/recipes.png"),
     ):

@@ -89,6 +89,17 @@ def test_methods_are_set_side_by_side_at_equal_removal(tmp_path: Path) -> None:
     assert "| nasa | - | - | - | - |" in text, "it never gets there"
 
 
+def test_what_was_measured_can_be_measured_again(tmp_path: Path) -> None:
+    text = page(tmp_path, curves=curves(0.5, 0.4, 0.3))
+    assert "bench scenes --model scenes --pairs 3 --seeds 1 --curves" in text
+
+
+def test_answers_stand_before_the_numbers(tmp_path: Path) -> None:
+    (tmp_path / "answers.md").write_text("## Answers\n\nForty-two.\n", "utf-8")
+    text = page(tmp_path, curves=curves(0.5, 0.4, 0.3))
+    assert text.index("Forty-two.") < text.index("## SD3.5's architecture")
+
+
 def test_pictures_are_shown_where_they_are(tmp_path: Path) -> None:
     assert "![" not in page(tmp_path, curves=curves(0.5, 0.4, 0.3))
     (tmp_path / "curves-scenes.png").write_bytes(b"")

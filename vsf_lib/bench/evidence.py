@@ -1,7 +1,8 @@
 """`bench evidence`: docs/evidence.md, written from the JSON and pictures that the benchmarks left.
 
-Owns the page: its order, its tables, and the sentences that follow from the numbers. Measures nothing; a
-study that is not there is said to be missing, with the command that makes it.
+Owns the page: its order, its tables, and the sentences that follow from the numbers; conclusions that need a
+person stand in a file of their own. Measures nothing; a study that is not there is said to be missing, with
+the command that makes it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from vsf_lib.files import reason, written_whole
 from vsf_lib.scenes.model import MODELS, NAME
 
 DATA, PAGE = Path("docs/evidence"), Path("docs/evidence.md")
+ANSWERS = "answers.md"
+"""What a person concluded from the numbers; stands before them."""
 FLOORS = (0.9, 0.92, 0.94, 0.96)
 MATCHED = (0.5, 0.7)
 TITLES = {
@@ -94,13 +97,18 @@ def render(data: Path, base: Path) -> str:
     """The page for the files in `data`, with pictures named as seen from the folder `base`."""
     if not data.is_dir():
         raise ModelError(f"there is no folder {data}: run the studies first, or pass --data")
-    parts = [_HEAD]
+    answers = data / ANSWERS
+    parts = [_HEAD, *([answers.read_text("utf-8")] if answers.is_file() else [])]
     for model in MODELS:
         parts.append(f"## {TITLES[model]}\n")
         for study, section in _SECTIONS.items():
-            file = data / f"{study}-{model}.json"
-            parts += section(_read(file), _picture(file, base)) if file.is_file() else [_MISSING]
-            flags = STUDIES[study].format(model=model)
+            file, flags = data / f"{study}-{model}.json", STUDIES[study].format(model=model)
+            if file.is_file():
+                result = _read(file)
+                parts += section(result, _picture(file, base))
+                flags = f"--pairs {result['pairs']} --seeds {result['seeds']} {flags}"
+            else:
+                parts.append(f"### {study.capitalize()}\n\n{_MISSING}")
             parts.append(f"`python install.py bench scenes --model {model} {flags}`\n")
     parts += _pictures(base)
     return "\n".join(parts).rstrip("\n") + "\n"

@@ -32,6 +32,12 @@ class Example:
     seen: str = UNMEASURED
     """What came of it, as `bench scenes --recipes` shows."""
 
+    def of(self, method: str | None) -> dict[str, Any]:
+        """The values for that method: an alpha is VSF's, and the difference keeps its preset's."""
+        return {
+            name: value for name, value in self.values.items() if method != "difference" or name != "alpha"
+        }
+
 
 @dataclass(frozen=True)
 class Recipe:

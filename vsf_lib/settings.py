@@ -258,7 +258,7 @@ class Settings(BaseModel):
     def _method_acts(self) -> Settings:
         # These give exactly the unguided attention, which must not be labelled as guided. (Alpha 0 is not
         # such a value for vsf: the negative still takes its share of attention, VSF paper, appendix C.)
-        idle = {"nag": ("nag_phi", "nag_alpha"), "nasa": ("nasa_alpha",)}
+        idle = {"difference": ("alpha",), "nag": ("nag_phi", "nag_alpha"), "nasa": ("nasa_alpha",)}
         for name in idle.get(self.method, ()):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} is 0, with which {self.method} guides nothing: raise it")

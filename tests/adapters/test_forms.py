@@ -21,7 +21,7 @@ from recorder import Recorder, assert_rows_match
 from torch import Tensor
 
 from vsf_lib.adapters import Form, encode_negatives, guided
-from vsf_lib.attention import joint_attention
+from vsf_lib.attention import ablations, joint_attention
 from vsf_lib.bench import forms
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import Settings
@@ -83,6 +83,32 @@ def model(request: pytest.FixtureRequest) -> tuple[Any, ModuleType, Callable[...
     """A pipeline, its reference and how it is called."""
     tiny, reference = {"sd3": (tiny_sd3, reference_sd3), "flux": (tiny_flux, reference_flux)}[request.param]
     return tiny.make_pipeline(), reference, tiny.generate
+
+
+def test_each_form_is_what_it_is_called() -> None:
+    """The attention of each is tested against float64 under its own name in tests/attention."""
+    masked = {
+        "no mask": ablations.no_mask_attention,
+        "no duplicate": ablations.no_duplicate_attention,
+        "no duplicate, no mask": ablations.no_duplicate_no_mask_attention,
+        "whole-embedding flip": ablations.embedding_flip_attention,
+        "released form": ablations.released_attention,
+    }
+    assert {form.name: form.attention for form in (*forms.ABLATIONS, forms.RELEASED)} == masked
+    where = {"image": slice(0, 9), "positive": slice(9, 13), "negative": slice(13, 16)}
+    q, k, v = torch.randn(3, 1, 2, 16, 8, generator=torch.Generator().manual_seed(3)) * 2
+    values = {
+        "undiluted": {"variant": "undiluted", "limit": None},
+        "norm-limited": {"variant": "flip", "limit": forms.LIMIT},
+        "undiluted, limited": {"variant": "undiluted", "limit": forms.LIMIT},
+    }
+    outs = {}
+    for form in forms.VARIANTS:
+        outs[form.name] = form.attention(q, k, v, **where, alpha=6.0, beta=0.0)
+        wanted = variant_attention(q, k, v, **where, **values[form.name], alpha=6.0, beta=0.0)
+        assert torch.equal(outs[form.name], wanted), form.name
+    assert set(outs) == set(values)
+    assert not torch.equal(outs["undiluted"], outs["undiluted, limited"]), "the limit acts here"
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -36,6 +36,29 @@ def test_flags_win_over_the_recipe(run):
     assert told.settings == preset_for("scenes", strong=True).settings("fish", beta=2).canonical()
 
 
+def test_the_difference_keeps_its_presets_alpha(run):
+    """A recipe's alpha is VSF's."""
+    assert run("generate", "--recipe", "gentle", "--method", "difference", *QUICK).err == ""
+    told = parse_parameters(read_png("x.png")).settings
+    assert told is not None
+    assert (told.method, told.alpha, told.beta) == ("difference", preset_for("scenes").difference_alpha, 2)
+
+
+def test_presets_are_of_both_methods_that_share_attention(run):
+    words = ("--prompt", "a red car", "--negative-prompt", "wheels", *QUICK)
+    assert run("generate", *words, "--method", "difference", "--preset", "strong").err == ""
+    strong = preset_for("scenes", strong=True)
+    told = parse_parameters(read_png("x.png")).settings
+    assert told == strong.settings("wheels", method="difference").canonical()
+    assert told is not None
+    assert told.alpha == strong.difference_alpha
+    assert run("generate", *words, "--method", "difference").err == ""
+    assert run("generate", "--from-image", "x.png", "--preset", "strong", "--out", "y.png").err == ""
+    assert parse_parameters(read_png("y.png")).settings == told
+    assert run("generate", "--from-image", "x.png", "--out", "z.png").err == ""
+    assert Path("x.png").read_bytes() == Path("z.png").read_bytes()
+
+
 def test_half_an_example_is_told(run):
     outcome = run("generate", "--recipe", "semi-abstract", "--prompt", "a red car", *QUICK)
     assert outcome.code == 0

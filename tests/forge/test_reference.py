@@ -21,7 +21,7 @@ from forge_client import Forge, difference
         (5.0, 1.0, {}),
         (4.0, 0.2, {"blocks": "double"}),
         (1.5, 0.0, {"negative_scale": 6.0}),
-        (3.0, 0.5, {"method": "difference"}),
+        (8.0, 0.0, {"method": "difference"}),
     ],
 )
 def test_equals_the_masked_form(

@@ -79,6 +79,15 @@ def test_the_sliders_show_the_preset(strong):
     assert strengths("SD3.5 large turbo, strong", schnell, strong=strong)["alpha"] == 1.9
 
 
+def test_the_widgets_follow_the_method():
+    schnell, preset = Checkpoint("merge.gguf", "Flux"), preset_for("flux-schnell")
+    shown = strengths("Auto", schnell, strong=False, method="difference")
+    assert shown["alpha"] == preset.difference_alpha
+    assert f"alpha {preset.difference_alpha:g}, beta" in advice(schnell, method="difference")
+    assert strengths("Auto", schnell, strong=False, method="nag") == {}, "no preset is for it"
+    assert f"alpha {preset.alpha:g}, beta" in advice(schnell, method="nag")
+
+
 def test_weights_are_not_names(tmp_path):
     """Bytes behind the header say nothing."""
     path = file(tmp_path, "xl.safetensors", ["input_blocks.0"])

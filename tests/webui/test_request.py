@@ -137,6 +137,12 @@ def test_a_preset_has_strengths_for_the_difference():
         assert read(arguments, SCHNELL).settings.alpha == wanted
 
 
+def test_a_method_of_another_type_is_refused():
+    for method in (["vsf"], {"vsf": 1}, 7):
+        with pytest.raises(SettingsError, match="method is"):
+            read([{"method": method}], SCHNELL)
+
+
 def test_a_preset_is_of_the_method_vsf():
     for arguments in (panel(method="nag"), [{"method": "nasa"}]):
         assert read(arguments, SCHNELL).settings.negative_tokens == "all"

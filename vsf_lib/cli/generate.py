@@ -16,7 +16,7 @@ from vsf_lib.cli.model import Model, find_model
 from vsf_lib.cli.output import PICTURES, Output, open_output
 from vsf_lib.cli.recipe import LIST, add_recipe, tell_recipes
 from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, resolve
-from vsf_lib.cli.sweep import FILES, FILMS, add_sweep, check_file
+from vsf_lib.cli.sweep import FILMS, add_sweep, check_file, files_for
 from vsf_lib.errors import ModelError, is_out_of_memory
 from vsf_lib.metadata import format_parameters, write_png
 from vsf_lib.scenes.model import MODELS, NAME, SIZE, check_words
@@ -106,7 +106,7 @@ def run(args: Namespace) -> int:
     model = find_model(request.model, request.parts)
     if model.folder is not None:
         model.folder.size(request.size)
-    with open_output(args.out, request.batch, FILES if request.sweep else PICTURES) as output:
+    with open_output(args.out, request.batch, files_for(args) if request.sweep else PICTURES) as output:
         if request.sweep:
             check_file(args, output.suffix)
         try:

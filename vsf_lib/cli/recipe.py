@@ -50,6 +50,11 @@ def check_reads(args: Namespace, example: Example | None, settings: Settings) ->
     unread = [
         name for name in (example.values if example else ()) if settings.method not in field(name).methods
     ]
+    if example and example.values.get("alpha") == 0 and settings.method == "difference":
+        raise SettingsError(
+            f"the recipe {args.recipe} is about alpha 0, with which the difference guides nothing: leave "
+            "--method out"
+        )
     if unread and settings.method != "off":
         raise SettingsError(
             f"the recipe {args.recipe} sets {unread[0]}, which method {settings.method} does not read: drop "

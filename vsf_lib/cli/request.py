@@ -193,7 +193,7 @@ def preset_named(name: str | None, method: str | None, model: str) -> Preset:
             )
         found = preset_for(kind, strong=kind != name)
     own = found.settings().method
-    if method not in (None, "off", own):
+    if method not in (None, "off", own) and not {method, own} <= SHARING:
         raise SettingsError(f"the preset {name} is for method {own}, but --method says {method}: drop one")
     return found
 
@@ -227,11 +227,15 @@ def _prompt(args: Namespace, image: Parameters | None, example: Example | None) 
 def _settings(
     args: Namespace, image: Parameters | None, preset: Preset, example: Example | None, plan: Plan | None
 ) -> Settings:
-    base: dict[str, Any] = preset.values_of(args.method)
+    old = image.settings if image else None
+    # A preset is of both methods that share attention: a picture keeps its own of these.
+    method = args.method or (old.method if old and old.method in SHARING else None)
+    base: dict[str, Any] = preset.values_of(method)
+    if method in SHARING and base.get("method", "vsf") in SHARING:
+        base["method"] = method
     if example:
-        base |= {**example.values, "negative_prompt": example.negative_prompt}
-    if image and image.settings:
-        old = image.settings
+        base |= {**example.of(method), "negative_prompt": example.negative_prompt}
+    if old:
         if args.preset is None and args.method in (None, old.method):
             base = old.model_dump()
         else:  # another method or preset: what the picture says of strength means something else there

@@ -56,6 +56,12 @@ def add_sweep(group: Any) -> None:
     group.add_argument("--loop", action="store_true", help="a film that runs there and back")
 
 
+def files_for(args: Namespace) -> tuple[str, ...]:
+    """What a sweep can be written as, first what it is without a name: a film is repeated as one."""
+    older = "" if args.from_image is None else Path(args.from_image).suffix.lower()
+    return tuple(sorted(FILES, key=lambda suffix: suffix != older))
+
+
 def plan_of(args: Namespace, extra: Mapping[str, str], given: Mapping[str, Any]) -> Plan | None:
     """What is to be swept: as asked for, or as the older picture's `extra` says.
 
@@ -69,7 +75,7 @@ def plan_of(args: Namespace, extra: Mapping[str, str], given: Mapping[str, Any])
             raise SettingsError(
                 f"--sweep runs over {sweep.name}, and {setting(sweep.name).flag} gives it one value: drop one"
             )
-    elif old is not None and old.name not in given:
+    elif old is not None and old.name not in given and not args.compare:
         sweep = old
     else:
         for name in ("fps", "loop"):

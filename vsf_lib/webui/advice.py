@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from vsf_lib.settings import field
+from vsf_lib.settings import SHARING, field
 from vsf_lib.webui.request import STRENGTHS, Checkpoint
 
 
-def advice(checkpoint: Checkpoint | None, *, strong: bool = False) -> str:
+def advice(checkpoint: Checkpoint | None, *, strong: bool = False, method: str = "vsf") -> str:
     """One line for the selected checkpoint; empty for one that cannot be told before it is loaded."""
     if checkpoint is None:
         return ""
     if checkpoint.network is None:
         return f"VSF guides SD3.5 and Flux, and {checkpoint.name} is neither: switch VSF off for it."
     preset = checkpoint.preset(strong=strong)
-    settings = preset.settings()
+    settings = preset.settings(method=method if method in SHARING else "vsf")
     told = [
         name for name in STRENGTHS if field(name).always or getattr(settings, name) != field(name).default
     ]

@@ -170,7 +170,7 @@ def _strengths(name: Any, method: Any, checkpoint: Checkpoint, options: Options)
     preset = checkpoint.preset(strong=options.strong_presets) if name == AUTO else named(str(name))
     if preset is None:
         raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
-    if method is not None and method not in SHARING:
+    if method is not None and not (isinstance(method, str) and method in SHARING):
         return {}
     resolved = preset.settings(method=method or "vsf")
     return {strength: getattr(resolved, strength) for strength in STRENGTHS}

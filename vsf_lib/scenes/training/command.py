@@ -63,22 +63,23 @@ def run(args: Namespace) -> int:
         torch.empty(1, device=device)
     except RuntimeError as error:
         raise SettingsError(f"--device is {args.device}, which cannot be used here: try cpu") from error
+    # The Flux models' autoencoder and critic have the names of the scenes model's and are others.
+    work = args.work if args.model == NAME else args.work / "flux"
     try:
-        args.work.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"--work: the folder {args.work} cannot be made ({error})") from error
+        raise OutputError(f"--work: the folder {work} cannot be made ({error})") from error
     make = stages if args.model == NAME else partial(flux_stages, args.model)
-    todo = make(args.work, args.scale, device, workers)
-    for name, result, stage in todo:
-        if (args.work / result).exists():
-            log.info("%s: found in %s", name, args.work)
+    for name, result, stage in make(work, args.scale, device, workers):
+        if (work / result).exists():
+            log.info("%s: found in %s", name, work)
             continue
         log.info("%s: begins", name)
         stage()
     if args.model == NAME:
-        export(args.work, args.out, below_gate=args.below_gate)
+        export(work, args.out, below_gate=args.below_gate)
     else:
-        export_flux(args.model, args.work, args.out, below_gate=args.below_gate)
+        export_flux(args.model, work, args.out, below_gate=args.below_gate)
     return 0
 
 
@@ -147,6 +148,14 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
     ]
 
 
+def _copied(source: Path, target: Path) -> None:
+    """Copies a folder whole or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    part.replace(target)
+
+
 def _critic(n: Callable[[int], int]) -> dict[str, Any]:
     """How the second judge is trained, of other renders and another seed."""
     return {
@@ -172,7 +181,7 @@ def flux_stages(
         return max(1, round(number * scale))
 
     begin: list[Stage] = [
-        ("autoencoder", "vae", lambda: shutil.copytree(shared / "vae", work / "vae")),
+        ("autoencoder", "vae", lambda: _copied(shared / "vae", work / "vae")),
         (
             "critic",
             "critic.safetensors",

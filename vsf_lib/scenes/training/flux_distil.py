@@ -151,6 +151,7 @@ def trace(
     With the name of a `student`, as its first stage left it, to `folder/traces-of-<student>.pt`: its own
     ways, wherever they end.
     """
+    workers = min(workers, count)
     in_parallel(workers, _trace, folder, teacher, count // workers, student, device, seed, keep)
     parts = [_part(folder, student, rank) for rank in range(workers)]
     merged = Traces.joined([Traces.load(part) for part in parts])

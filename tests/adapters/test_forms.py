@@ -21,7 +21,7 @@ from recorder import Recorder, assert_rows_match
 from torch import Tensor
 
 from vsf_lib.adapters import Form, encode_negatives, guided
-from vsf_lib.attention import ablations, joint_attention
+from vsf_lib.attention import ablations, joint_attention, variant_attention
 from vsf_lib.bench import forms
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import Settings

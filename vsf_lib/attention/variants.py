@@ -1,8 +1,8 @@
 """Variants of value sign flip that its exact form makes free: other formulas on the same kernel calls.
 
-Owns the choice of formula. None of these is in the paper, and none may be called VSF. "difference" did
-best where they were measured (docs/evidence.md) and is a method of its own; the others stand here for benchmarks. With
-O_b, O_n and w as in `joint`:
+Owns the choice of formula. None of these is in the paper, and none may be called VSF. "difference" did best
+where they were measured (docs/evidence.md) and is a method of its own; the others stand here for benchmarks.
+With O_b, O_n and w as in `joint`:
 
     flip         (1 - w) O_b - alpha w O_n      the paper's, here only to be limited
     undiluted            O_b - alpha w O_n

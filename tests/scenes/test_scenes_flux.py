@@ -19,13 +19,13 @@ from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, SIZE
-from vsf_lib.scenes.training import autoencoder, command, flow, flux, flux_distil, gate
+from vsf_lib.scenes.training import autoencoder, command, flow, flux, gate
 from vsf_lib.scenes.training.common import muon_and_adam, run_steps
 from vsf_lib.scenes.training.distil import guided
-from vsf_lib.scenes.training.flux_distil import FEW, FINER, TAUGHT, Traces
 from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks
 from vsf_lib.scenes.training.text import Captions
 from vsf_lib.scenes.training.text import encode as encode_sd3
+from vsf_lib.scenes.training.traces import FEW, FINER, TAUGHT, Traces, begun, load_teacher, trace
 from vsf_lib.settings import Settings
 
 TEXTS = ["a red car on a field", "wheels", "an orange cat with ears and tail in the snow", ""]
@@ -46,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(shared: Path) -> Networks:
-    return flux_distil.load_teacher(shared)
+    return load_teacher(shared)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_pooled_text_is_taken_over_through_its_projection(teacher: Networks) -> 
 
 @pytest.fixture(scope="module")
 def traces(work: Path, shared: Path) -> Traces:
-    flux_distil.trace(work, shared, count=6, keep=anything)
+    trace(work, shared, count=6, keep=anything)
     return Traces.load(work / "traces.pt")
 
 
@@ -253,12 +253,10 @@ def test_only_what_the_critic_approves_stays(work: Path, shared: Path, tmp_path:
     shutil.copytree(work, tmp_path / "work")
     (tmp_path / "work" / "traces.pt").unlink(missing_ok=True)
     with pytest.raises(ModelError, match=r"in 0 of 4 cases only"):
-        flux_distil.trace(tmp_path / "work", shared, count=4, keep=lambda *_: False)
+        trace(tmp_path / "work", shared, count=4, keep=lambda *_: False)
     assert not (tmp_path / "work" / "traces.pt").exists()
     asked: list[str] = []
-    flux_distil.trace(
-        tmp_path / "work", shared, count=4, keep=lambda text, _: asked.append(text) or len(asked) != 2
-    )
+    trace(tmp_path / "work", shared, count=4, keep=lambda text, _: asked.append(text) or len(asked) != 2)
     assert Traces.load(tmp_path / "work" / "traces.pt").captions == [asked[0], *asked[2:]]
 
 
@@ -314,7 +312,7 @@ def test_own_ways_are_led_by_the_student(trained: Path, teacher: Networks) -> No
     """Its few steps, and at each the mean velocity of the teacher's finer ones."""
     ways = Traces.load(trained / "traces-of-flux-schnell.pt")
     torch.testing.assert_close(ways.sigmas, flux.flux_sigmas(FEW).expand(len(ways.scale), -1))
-    student = flux_distil.begun(trained, "flux-schnell")
+    student = begun(trained, "flux-schnell")
     captions = Captions([[text] for text in ways.captions])
     ids, states, fine = captions.padded([0]), ways.states.float(), flux.flux_sigmas(FEW * FINER)
     with torch.inference_mode():

@@ -175,7 +175,7 @@ def flux_stages(
 
     flux-schnell begins as flux-dev. The critic is not the judge that measures: that one is not asked here.
     """
-    from vsf_lib.scenes.training import flux_distil, judge
+    from vsf_lib.scenes.training import flux_distil, judge, traces
 
     def n(number: int) -> int:
         return max(1, round(number * scale))
@@ -190,7 +190,7 @@ def flux_stages(
         (
             "traces",
             "traces.pt",
-            lambda: flux_distil.trace(work, shared, count=n(10000), device=device, workers=workers),
+            lambda: traces.trace(work, shared, count=n(10000), device=device, workers=workers),
         ),
     ]
 
@@ -205,7 +205,7 @@ def flux_stages(
             (
                 f"{name}'s own traces",
                 f"traces-of-{name}.pt",
-                lambda: flux_distil.trace(
+                lambda: traces.trace(
                     work, shared, count=n(count), student=name, device=device, workers=workers, seed=61
                 ),
             ),
@@ -291,4 +291,7 @@ def export(work: Path, out: Path | None, *, below_gate: bool = False) -> None:
     shutil.copyfile(judge, weights)
     shutil.copyfile(work / "finder.safetensors", weights.with_name("finder.safetensors"))
     shutil.copyfile(work / "scores.json", weights.with_name("scores.json"))
+    for model in MODELS:
+        if folder.with_name(model).is_dir():
+            log.warning("%s was taught by another scenes model: train it again, too", model)
     log.info("exported to %s", weights.parent)

@@ -34,7 +34,12 @@ STAMP = VENV / "vsf-installed.json"
 LOCK = ROOT / ".venv.lock"
 
 # command -> the files of requirements/ that it needs beside run.txt, where there is such a file
-COMMANDS_WITH_REQUIREMENTS = {"test": ("test", "studio"), "studio": ("studio",), "video": ("video",)}
+COMMANDS_WITH_REQUIREMENTS = {
+    "test": ("test", "studio", "bench"),
+    "studio": ("studio",),
+    "video": ("video",),
+    "bench": ("bench",),
+}
 ASK_ABOVE = 1_000_000_000  # bytes of download
 OLDEST_TORCH = (2, 3)
 PIP_WITH_CHEAP_DRY_RUN = (25, 3)  # from here on a dry run fetches metadata only

@@ -14,7 +14,7 @@ PROBLEM = support.problem()
 if PROBLEM is None:
     from modules.infotext_utils import PasteField
 
-    from vsf_lib.webui import boxes, callbacks, options, panel, routes, selection
+    from vsf_lib.webui import axes, boxes, callbacks, options, panel, routes, selection
     from vsf_lib.webui.paste import READERS
 
     class VSF(scripts.Script):
@@ -28,6 +28,7 @@ if PROBLEM is None:
             return "VSF"
 
         def show(self, is_img2img: bool) -> Any:
+            axes.register()  # every script is loaded by now, and the plot has not listed its axes yet
             return scripts.AlwaysVisible
 
         def after_component(self, component: Any, **kwargs: Any) -> None:

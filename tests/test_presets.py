@@ -33,7 +33,7 @@ def test_nothing_but_the_built_in_model_is_called_measured():
 
 
 def test_suggestions_for_the_published_joint_form_are_half_of_it():
-    halves = [preset for preset in PRESETS if preset.kind.startswith(("sd3.5", "flux"))]
+    halves = [preset for preset in PRESETS if preset.kind.startswith("sd3.5")]
     for preset in halves:
         low, high = (
             preset.published.alpha
@@ -41,6 +41,15 @@ def test_suggestions_for_the_published_joint_form_are_half_of_it():
             else (preset.published.alpha,) * 2
         )
         assert preset.alpha == pytest.approx((high if preset.strong else low) / 2)
+
+
+def test_suggestions_for_flux_are_the_small_models_answers_and_say_so():
+    flux = [preset for preset in PRESETS if preset.kind.startswith("flux")]
+    assert len(flux) == 4
+    for preset in flux:
+        settings = preset.settings()
+        assert (settings.beta, settings.negative_tokens, settings.negative_scale) == (1, "words", 0)
+        assert "small built-in model" in preset.note
 
 
 def test_the_published_values_stand_as_published():
@@ -85,7 +94,18 @@ def test_strong_means_strong_and_falls_back_to_the_ordinary_one():
         else:
             assert strong is ordinary
     assert preset_for("scenes", strong=True).strong
-    assert preset_for("flux-dev", strong=True) is preset_for("flux-dev")
+    assert preset_for("wan2.1-causvid", strong=True).strong
+
+
+def test_the_difference_has_an_alpha_of_its_own():
+    for preset in PRESETS:
+        settings = preset.settings("hat", method="difference")
+        assert settings.alpha == preset.difference_alpha > preset.alpha
+        assert (settings.beta, settings.negative_tokens) == (
+            preset.beta, preset.settings().negative_tokens,
+        )  # fmt: skip
+        assert preset.settings(method="difference", alpha=1).alpha == 1
+        assert preset.values_of(None) == preset.values_of("vsf") == dict(preset.values)
 
 
 def test_an_unknown_model_gets_the_defaults():

@@ -47,9 +47,12 @@ def any_settings(draw: st.DrawFn) -> Settings:
     start, end = sorted((values["start"], values["end"]))
     values |= {"start": start, "end": end} if start < end else {"start": 0.25, "end": 0.5}
     # A strength of nothing is refused with the method that reads it.
-    values |= {name: values[name] or 0.5 for name in ("nag_phi", "nag_alpha", "nasa_alpha")}
+    values |= {name: values[name] or 0.5 for name in ("alpha", "nag_phi", "nag_alpha", "nasa_alpha")}
     return Settings(
-        method=draw(st.sampled_from(field("method").choices)), negative_prompt=draw(TEXTS), **values
+        method=draw(st.sampled_from(field("method").choices)),
+        negative_prompt=draw(TEXTS),
+        negative_tokens=draw(st.sampled_from(field("negative_tokens").choices)),
+        **values,
     )
 
 
@@ -151,6 +154,15 @@ def test_infotext_holds_what_was_applied_and_leaves_defaults_out():
         "VSF end": 0.5,
         "VSF NAG tau": 5.0,
     }
+    assert Settings(
+        method="difference", alpha=3, pooled_shift=0.1, negative_tokens="words", nag_phi=1
+    ).infotext() == {
+        "VSF method": "difference",
+        "VSF alpha": 3.0,
+        "VSF beta": field("beta").default,
+        "VSF negative tokens": "words",
+        "VSF pooled shift": 0.1,
+    }
     assert Settings(method="nasa", nasa_alpha=0.5, nag_phi=1).infotext() == {
         "VSF method": "nasa",
         "VSF NASA alpha": 0.5,
@@ -213,13 +225,14 @@ def test_alpha_and_beta_go_beyond_their_sliders(name):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "VSF"}, "method is 'VSF', but must be one of vsf, nag, nasa, off"),
+        ({"method": "VSF"}, "method is 'VSF', but must be one of vsf, difference, nag, nasa, off"),
         ({"alpah": 1}, "there is no setting 'alpah': did you mean alpha?"),
         ({"zzz": 1}, "there is no setting 'zzz': the settings are method, negative_prompt, alpha"),
         ({"start": 0.7, "end": 0.5}, "start is 0.7 and end is 0.5, but start must be below end"),
         ({"start": 1.0}, "start is 1 and end is 1"),
         ({"method": "nag", "nag_phi": 0}, "nag_phi is 0, with which nag guides nothing"),
         ({"method": "nag", "nag_alpha": 0}, "nag_alpha is 0, with which nag guides nothing"),
+        ({"method": "difference", "alpha": 0}, "alpha is 0, with which difference guides nothing"),
         ({"method": "nasa", "nasa_alpha": 0}, "nasa_alpha is 0, with which nasa guides nothing"),
         ({"negative_prompt": None}, "negative_prompt is None, but must be text"),
         ({"negative_prompt": "half \ud83d"}, r"negative_prompt is 'half \ud83d', but must be valid Unicode"),
@@ -309,7 +322,7 @@ def test_every_field_says_what_a_front_end_needs():
             if item.name not in ("start", "end"):
                 for bound in (item.low, item.high):
                     assert getattr(Settings(**{item.name: bound}), item.name) == bound
-    assert field("method").choices == ("vsf", "nag", "nasa", "off")
+    assert field("method").choices == ("vsf", "difference", "nag", "nasa", "off")
     with pytest.raises(SettingsError, match="'alfa'"):
         field("alfa")
 

@@ -87,21 +87,7 @@ def extrapolate_negative(p_neg: Tensor, p_pad_mean: Tensor, scale: float) -> Ten
     return p_neg + scale * (p_neg - p_pad_mean)
 
 
-def _pieces(text: str, encoder: TextEncoder) -> list[tuple[list[int], list[int], list[int]]]:
-    """What the encoder sees at a time: ids before the words, words, ids after them."""
-    prefix, body, suffix = _framed(text, encoder.tokenizer)
-    room = encoder.limit - len(prefix) - len(suffix)
-    if room < 1:
-        raise ModelError(f"a text encoder takes {encoder.limit} tokens, too few for one word and its frame")
-    if len(body) > room and not encoder.chunked:
-        log.warning(
-            "the negative prompt has %d tokens, the encoder takes %d: its end is left out", len(body), room
-        )
-        body = body[:room]
-    return [(prefix, body[i : i + room], suffix) for i in range(0, len(body), room)]
-
-
-def _framed(text: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+def framed(text: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
     """What the tokenizer puts before a text, the text's own ids, and what it puts after.
 
     Found by comparison, because tokenizers name their special tokens differently or not at all.
@@ -121,3 +107,17 @@ def _framed(text: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]
         "the negative prompt cannot be encoded without padding; use the tokenizer that the model was "
         "published with"
     )
+
+
+def _pieces(text: str, encoder: TextEncoder) -> list[tuple[list[int], list[int], list[int]]]:
+    """What the encoder sees at a time: ids before the words, words, ids after them."""
+    prefix, body, suffix = framed(text, encoder.tokenizer)
+    room = encoder.limit - len(prefix) - len(suffix)
+    if room < 1:
+        raise ModelError(f"a text encoder takes {encoder.limit} tokens, too few for one word and its frame")
+    if len(body) > room and not encoder.chunked:
+        log.warning(
+            "the negative prompt has %d tokens, the encoder takes %d: its end is left out", len(body), room
+        )
+        body = body[:room]
+    return [(prefix, body[i : i + room], suffix) for i in range(0, len(body), room)]

@@ -44,6 +44,8 @@ class Preset:
     published: Published | None = None
     steps: tuple[int, int] | None = None
     """Fewest and most steps that the values are meant for."""
+    difference_alpha: float | None = None
+    """The alpha for method "difference", which takes more of it for the same removal."""
 
     @property
     def alpha(self) -> float:
@@ -57,7 +59,14 @@ class Preset:
 
     def settings(self, negative_prompt: str = "", **others: Any) -> Settings:
         """Validated settings of this preset; `others` win over its values."""
-        return Settings.create(**{**self.values, "negative_prompt": negative_prompt, **others})
+        values = self.values_of(others.get("method"))
+        return Settings.create(**{**values, "negative_prompt": negative_prompt, **others})
+
+    def values_of(self, method: str | None) -> dict[str, Any]:
+        """The values where `method` is asked for; None is the preset's own."""
+        if method == "difference" and self.difference_alpha is not None:
+            return {**self.values, "alpha": self.difference_alpha}
+        return dict(self.values)
 
 
 def _values(**values: Any) -> Mapping[str, Any]:
@@ -73,9 +82,12 @@ _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
 _CODE = f"{_PAPER} and released code (github.com/weathon/VSF)"
 _HALVED = "alpha is half the published one, whose form of the method is weaker; CFG off"
 _WAN = "T2V 1.3B with the CausVid LoRA (bidirect2, rank 32) at 0.5; UniPC, flow shift 3 at 480p, 5 at 720p"
+# Form and strength by `bench scenes --questions` on the small models: docs/evidence.md.
 _FLUX = (
-    "published alphas do not transfer (the released code guides half of the blocks); a guess at half of them"
+    "measured on the small built-in model of this architecture, not on the real one; the published values "
+    "are those of a form that guides half of the blocks, and do not transfer"
 )
+_FLUX_SOURCE = "this project: python -m vsf_lib bench scenes --questions"
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
@@ -87,6 +99,7 @@ PRESETS: tuple[Preset, ...] = (
         measured=SCENES_MEASURED,
         note="the small built-in model",
         steps=(4, 8),
+        difference_alpha=4.5,
     ),
     Preset(
         name="Scenes, strong",
@@ -98,6 +111,7 @@ PRESETS: tuple[Preset, ...] = (
         note="the small built-in model; removes more and costs more of the object",
         strong=True,
         steps=(4, 8),
+        difference_alpha=7.0,
     ),
     Preset(
         name="SD3.5 large turbo, quality",
@@ -109,6 +123,7 @@ PRESETS: tuple[Preset, ...] = (
         note=_HALVED,
         published=Published(3.3, 0.2),
         steps=(8, 8),
+        difference_alpha=3.0,
     ),
     Preset(
         name="SD3.5 large turbo, strong",
@@ -121,40 +136,57 @@ PRESETS: tuple[Preset, ...] = (
         strong=True,
         published=Published(3.8, 0.2),
         steps=(8, 8),
+        difference_alpha=4.0,
     ),
     Preset(
         name="Flux schnell",
         kind="flux-schnell",
         pattern=r"\bflux(?![.-]?2).*schnell",
-        values=_values(alpha=1.75, beta=0.0, negative_scale=8.0),
-        source=_CODE,
+        values=_values(alpha=2.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
         measured=False,
         note=_FLUX,
         published=Published((3.5, 6.0), 0.0, 8.0),
         steps=(4, 8),
+        difference_alpha=3.0,
     ),
     Preset(
         name="Flux schnell, strong",
         kind="flux-schnell",
         pattern=r"\bflux(?![.-]?2).*schnell",
-        values=_values(alpha=3.0, beta=0.0, negative_scale=8.0),
-        source=_CODE,
+        values=_values(alpha=3.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
         measured=False,
         note=_FLUX,
         strong=True,
         published=Published((3.5, 6.0), 0.0, 8.0),
         steps=(4, 8),
+        difference_alpha=4.5,
     ),
     Preset(
         name="Flux dev and Krea dev",
         kind="flux-dev",
         pattern=r"\bflux(?![.-]?2).*(dev|krea)",
-        values=_values(alpha=1.7, beta=0.2),
-        source=_CODE,
+        values=_values(alpha=2.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
         measured=False,
-        note=f"{_FLUX}; distilled guidance 4; its authors are not satisfied with it",
+        note=f"{_FLUX}; their authors were not satisfied with them on dev, at distilled guidance 4",
         published=Published(3.4, 0.2),
         steps=(32, 32),
+        difference_alpha=3.0,
+    ),
+    Preset(
+        name="Flux dev and Krea dev, strong",
+        kind="flux-dev",
+        pattern=r"\bflux(?![.-]?2).*(dev|krea)",
+        values=_values(alpha=3.0, beta=1.0, negative_tokens="words"),
+        source=_FLUX_SOURCE,
+        measured=False,
+        note=_FLUX,
+        strong=True,
+        published=Published(3.4, 0.2),
+        steps=(32, 32),
+        difference_alpha=4.5,
     ),
     Preset(
         name="Wan 2.1 with CausVid",
@@ -166,6 +198,7 @@ PRESETS: tuple[Preset, ...] = (
         note=_WAN,
         published=Published((0.8, 1.7), (0.1, 0.2)),
         steps=(8, 12),
+        difference_alpha=2.25,
     ),
     Preset(
         name="Wan 2.1 with CausVid, strong",
@@ -178,6 +211,7 @@ PRESETS: tuple[Preset, ...] = (
         strong=True,
         published=Published(1.7, 0.2),
         steps=(8, 12),
+        difference_alpha=2.6,
     ),
 )
 

@@ -17,12 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vsf_lib.errors import SettingsError
 from vsf_lib.infotext import decode, encode
 
-Method = Literal["vsf", "nag", "nasa", "off"]
+Method = Literal["vsf", "difference", "nag", "nasa", "off"]
 Blocks = Literal["both", "double"]
 NegativeTokens = Literal["all", "words"]
 HiresPass = Literal["both", "first", "second"]
 _HALF = "valid Unicode: retype it, it holds half of a character"
-GUIDING: frozenset[str] = frozenset({"vsf", "nag", "nasa"})
+SHARING: frozenset[str] = frozenset({"vsf", "difference"})
+"""The methods that act by the share of attention which the negative prompt gets."""
+GUIDING: frozenset[str] = SHARING | {"nag", "nasa"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Settings(BaseModel):
         Knob(
             "VSF method",
             "VSF method",
-            "How the negative prompt acts: vsf, or nag and nasa to compare.",
+            "How the negative prompt acts: vsf; difference, which keeps more of the picture and takes more "
+            "alpha; or nag and nasa to compare.",
         ),
     ] = "vsf"
     negative_prompt: Annotated[
@@ -107,7 +110,7 @@ class Settings(BaseModel):
             "VSF alpha",
             "How strongly the flipped values push away from the negative prompt.",
             Slider(0.0, 10.0, 0.05),
-            methods=frozenset({"vsf"}),
+            methods=SHARING,
             always=True,
         ),
     ] = 1.6
@@ -119,7 +122,7 @@ class Settings(BaseModel):
             "VSF beta",
             "How much less attention the negative prompt gets; more protects the rest of the picture.",
             Slider(0.0, 2.0, 0.05),
-            methods=frozenset({"vsf"}),
+            methods=SHARING,
             always=True,
         ),
     ] = 0.2
@@ -217,7 +220,7 @@ class Settings(BaseModel):
             "VSF negative tokens",
             "What of the negative prompt acts: all its tokens as in the paper, or its words alone, without "
             "begin and end tokens. Words alone disturb the rest of the picture less, but need more alpha.",
-            methods=frozenset({"vsf"}),
+            methods=SHARING,
         ),
     ] = "all"
 
@@ -230,7 +233,7 @@ class Settings(BaseModel):
             "Flux only: how far the prompt's pooled embedding is moved away from the negative prompt's. The "
             "released code of the paper moves it by 0.1, the paper itself does not.",
             Slider(0.0, 1.0, 0.05),
-            methods=frozenset({"vsf"}),
+            methods=SHARING,
             pipeline=True,
         ),
     ] = 0.0
@@ -255,7 +258,7 @@ class Settings(BaseModel):
     def _method_acts(self) -> Settings:
         # These give exactly the unguided attention, which must not be labelled as guided. (Alpha 0 is not
         # such a value for vsf: the negative still takes its share of attention, VSF paper, appendix C.)
-        idle = {"nag": ("nag_phi", "nag_alpha"), "nasa": ("nasa_alpha",)}
+        idle = {"difference": ("alpha",), "nag": ("nag_phi", "nag_alpha"), "nasa": ("nasa_alpha",)}
         for name in idle.get(self.method, ()):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} is 0, with which {self.method} guides nothing: raise it")
@@ -282,7 +285,7 @@ class Settings(BaseModel):
     @property
     def negative_form(self) -> str:
         """The form of the negative: "padded" like a prompt, as NAG and NASA are defined, "all" or "words"."""
-        return self.negative_tokens if self.method == "vsf" else "padded"
+        return self.negative_tokens if self.method in SHARING else "padded"
 
     def canonical(self) -> Settings:
         """The same guidance with every field that the method does not read at its default."""

@@ -137,6 +137,15 @@ class _Masked:
         logits = q @ k.mT / q.shape[-1] ** 0.5
         return logits.masked_fill(~seen, -torch.inf).softmax(-1) @ v
 
+    def difference(self, q: Tensor, k: Tensor, v: Tensor, kind: Tensor) -> Tensor:
+        """O_b - alpha w (O_n - O_b), with w the weight that N would have beside I and P."""
+        settings = self.settings
+        plus, minus = self.over(q, k, v, kind != 2), self.over(q, k, v, kind != 1)
+        logits = q @ k.mT / q.shape[-1] ** 0.5 - settings.beta * (kind == 2)
+        w = logits.softmax(-1)[..., kind == 2].sum(-1, keepdim=True)
+        image = plus - settings.alpha * w * (self.over(q, k, v, kind == 2) - plus)
+        return self.by_kind(kind, image, plus, minus)
+
     def nasa(self, q: Tensor, k: Tensor, v: Tensor, kind: Tensor) -> Tensor:
         plus, minus = self.over(q, k, v, kind != 2), self.over(q, k, v, kind != 1)
         return self.by_kind(kind, plus - self.settings.nasa_alpha * minus, plus, minus)

@@ -69,4 +69,12 @@ def _joint(q: Tensor, k: Tensor, v: Tensor, n_n: int, n_i: int, settings: Settin
     flipped = slice(length, length + n_n)
     bias[i, i] = bias[i, p] = bias[p, i] = bias[p, p] = bias[n, n] = bias[n, i] = 0
     bias[i, flipped] = -torch.inf if unseen else -settings.beta
-    return (q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias).softmax(-1) @ values
+    logits = q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias
+    out = logits.softmax(-1) @ values
+    if settings.method == "difference" and not unseen:
+        # O_b - alpha w (O_n - O_b), with w the weight of N1.
+        w = logits[:, :, i].softmax(-1)[..., flipped].sum(-1, keepdim=True)
+        ordinary = logits[:, :, i, :length].softmax(-1) @ v
+        of_n = logits[:, :, i, flipped].softmax(-1) @ v[:, :, n]
+        out[:, :, i] = ordinary - settings.alpha * w * (of_n - ordinary)
+    return out

@@ -118,6 +118,14 @@ class Reference:
         self.shares.append(weights[..., is_n].sum(-1).mean(0))
         return weights @ torch.cat([v, -settings.alpha * v_n], 1)
 
+    def difference(self, q: Tensor, k: Tensor, v: Tensor, k_n: Tensor, v_n: Tensor) -> Tensor:
+        """O_b - alpha w (O_n - O_b), with w the weight that N would have beside P."""
+        settings = self.settings
+        plus, minus = _softmax(q @ k.mT / _root(q)) @ v, _softmax(q @ k_n.mT / _root(q)) @ v_n
+        both = torch.cat([q @ k.mT / _root(q), q @ k_n.mT / _root(q) - settings.beta], -1)
+        w = _softmax(both)[..., k.shape[1] :].sum(-1, keepdim=True)
+        return plus - settings.alpha * w * (minus - plus)
+
     def nasa(self, q: Tensor, k: Tensor, v: Tensor, k_n: Tensor, v_n: Tensor) -> Tensor:
         plus, minus = _softmax(q @ k.mT / _root(q)) @ v, _softmax(q @ k_n.mT / _root(q)) @ v_n
         return plus - self.settings.nasa_alpha * minus

@@ -90,6 +90,14 @@ def test_words_alone_match_the_masked_float64_run(shared: Any) -> None:
 
 
 @pytest.mark.parametrize("blocks", ["both", "double"])
+def test_the_difference_matches_the_masked_float64_run(shared: Any, blocks: str) -> None:
+    settings = VSF.changed(method="difference", blocks=blocks)
+    with Recorder(shared) as seen, guided(shared, settings):
+        generate(shared, num_inference_steps=2)
+    assert_rows_match(shared, seen, settings, [negative_embedding(shared, "wheels")])
+
+
+@pytest.mark.parametrize("blocks", ["both", "double"])
 @pytest.mark.parametrize("method", ["nag", "nasa"])
 def test_baselines_match_the_masked_float64_run(shared: Any, method: str, blocks: str) -> None:
     settings = Settings(method=method, negative_prompt="wheels", nag_alpha=0.5, blocks=blocks)
@@ -112,11 +120,14 @@ def test_the_negative_is_extrapolated_from_padding(shared: Any, scale: float) ->
     assert difference(beforehand, moved) < 1e-5 * scale
 
 
-def test_the_pooled_embedding_stays_or_is_moved_as_the_released_code_does(shared: Any) -> None:
+@pytest.mark.parametrize("method", ["vsf", "difference"])
+def test_the_pooled_embedding_stays_or_is_moved_as_the_released_code_does(shared: Any, method: str) -> None:
+    settings = VSF.changed(method=method)
     pooled = {text: shared.encode_prompt(text, None)[1].detach() for text in ("a boat", "wheels", "big roof")}
 
     def run(shift: float, **options: Any) -> Recorder:
-        with Recorder(shared) as seen, guided(shared, VSF.changed(pooled_shift=shift, end=0.5), **options):
+        asked = settings.changed(pooled_shift=shift, end=0.5)
+        with Recorder(shared) as seen, guided(shared, asked, **options):
             generate(shared, "a boat", num_inference_steps=2)
         return seen
 
@@ -134,7 +145,7 @@ def test_the_pooled_embedding_stays_or_is_moved_as_the_released_code_does(shared
     assert torch.equal(inside[1], pooled["a boat"]), "outside of start and end nothing is moved"
     seen.inputs, seen.outputs = seen.inputs[:1], seen.outputs[:1]
     seen.inputs[0]["pooled_projections"] = moved
-    assert_rows_match(shared, seen, VSF, [negative_embedding(shared, "wheels")])
+    assert_rows_match(shared, seen, settings, [negative_embedding(shared, "wheels")])
 
 
 def test_each_prompt_is_moved_away_from_its_own_negative(shared: Any) -> None:

@@ -72,6 +72,33 @@ def test_words_alone_match_the_masked_float64_run(t5: bool) -> None:
     assert_rows_match(pipe, seen, settings, [negative_embedding(pipe, "wheels", words_only=True)])
 
 
+@pytest.mark.parametrize("tokens", ["all", "words"])
+def test_the_difference_matches_the_masked_float64_run(shared: Any, tokens: str) -> None:
+    settings = VSF.changed(method="difference", negative_tokens=tokens)
+    with Recorder(shared) as seen, guided(shared, settings) as guidance:
+        generate(shared)
+    negative = negative_embedding(shared, "wheels", words_only=tokens == "words")
+    assert_rows_match(shared, seen, settings, [negative])
+    assert guidance.report is not None
+    assert guidance.report.method == "difference"
+    assert guidance.report.kernel.startswith("exact")
+
+
+def test_the_difference_has_the_share_of_vsf(shared: Any) -> None:
+    shares = []
+    for method in ("vsf", "difference"):
+        settings = VSF.changed(method=method, end=0.3)
+        with guided(shared, settings, record_share=True) as guidance:
+            generate(shared)
+        assert guidance.report is not None
+        assert guidance.report.share is not None
+        shares.append(guidance.report.share[0])
+    # The first layer of the first step sees the same; the layers behind it what that made of it.
+    assert shares[0].shape == shares[1].shape
+    assert not torch.equal(*shares)
+    assert difference(*shares) < 0.5
+
+
 @pytest.mark.parametrize("method", ["nag", "nasa"])
 def test_baselines_match_the_masked_float64_run(shared: Any, method: str) -> None:
     settings = Settings(method=method, negative_prompt="wheels", nag_alpha=0.5)

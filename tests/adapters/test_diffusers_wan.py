@@ -83,6 +83,15 @@ def test_words_alone_match_the_masked_float64_run(shared: Any) -> None:
     assert_rows_match(shared, seen, settings, [negative_embedding(shared, "wheels", words_only=True)])
 
 
+def test_the_difference_matches_the_float64_run(shared: Any) -> None:
+    settings = VSF.changed(method="difference")
+    with Recorder(shared) as seen, guided(shared, settings) as guidance:
+        generate(shared)
+    assert_rows_match(shared, seen, settings, [negative_embedding(shared, "wheels")])
+    assert guidance.report is not None
+    assert guidance.report.method == "difference"
+
+
 @pytest.mark.parametrize("method", ["nag", "nasa"])
 def test_baselines_match_the_masked_float64_run(shared: Any, method: str) -> None:
     settings = Settings(method=method, negative_prompt="wheels", nag_alpha=0.5)

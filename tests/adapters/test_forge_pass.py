@@ -75,10 +75,11 @@ def kind(request) -> str:
 
 @pytest.mark.parametrize("entries", [[0], [1, 0], [1, 0, 0]], ids=str)
 @pytest.mark.parametrize("blocks", ["both", "double"])
-def test_each_row_is_what_the_equations_give(kind, entries, blocks):
+@pytest.mark.parametrize("method", ["vsf", "difference"])
+def test_each_row_is_what_the_equations_give(kind, entries, blocks, method):
     model, args = build(kind), call_of(2, entries)
     negatives = [torch.randn(3, 16), torch.randn(5, 16)]
-    sampling = begin(kind, model, negatives, blocks=blocks)
+    sampling = begin(kind, model, negatives, blocks=blocks, method=method)
     with torch.inference_mode():
         out = sampling.wrapper()(apply_to(model), args)
         plain = apply_to(model)(args["input"], args["timestep"], **args["c"])

@@ -21,7 +21,7 @@ from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.settings import Settings
 
-METHODS = {"none", "vsf", "vsf-strong", "nag", "nag-strong", "nasa", "cfg"}
+METHODS = {"none", "vsf", "vsf-strong", "difference", "nag", "nag-strong", "nasa", "cfg"}
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +103,17 @@ def test_compare_without_sweeps(untrained: Any, judge: Judge) -> None:
     assert all(pictures.shape == (2, 64, 64, 3) for _, pictures in rows)
     assert titles == [f"{p.prompt}\nnot {p.negative_prompt}" for p in make_pairs(2)]
     lines = table(result).splitlines()
-    assert [line.split()[0] for line in lines[1:8]] == list(result["methods"])
+    assert [line.split()[0] for line in lines[1:9]] == list(result["methods"])
 
 
 def test_sweeps_choose_among_their_candidates(untrained: Any, judge: Judge) -> None:
     bench = Bench(untrained, judge, steps=1, pairs=1, seeds=1, sweeps=True, tuning=1)
     result, _, _ = bench.compare()
     assert set(result["alpha_at_removal"]) == {"50%", "90%"}
-    assert set(result["sweeps"]) == {"nag", "nasa", "cfg", "vsf"}
+    assert set(result["sweeps"]) == {"nag", "nasa", "cfg", "vsf", "difference"}
     for name in ("nag", "nasa", "cfg"):
         assert result["methods"][name]["values"] in [entry["values"] for entry in result["sweeps"][name]]
-    assert set(result["methods"]) == METHODS | {"vsf-paper", "vsf-kept"}
+    assert set(result["methods"]) == METHODS | {"vsf-paper", "vsf-kept", "difference-kept"}
     assert "words" not in result["methods"]["vsf-paper"]["values"]
     assert "VSF alpha at 50% removal" in table(result)
 

@@ -34,8 +34,8 @@ def test_every_setting_is_a_flag(run):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "choose one of generate, video, studio, bench scenes, scenes train"),
-        (("draw",), "choose one of generate, video, studio, bench scenes, scenes train"),
+        ((), "choose one of generate, video, studio, bench scenes, bench evidence, scenes train"),
+        (("draw",), "choose one of generate, video, studio, bench scenes, bench evidence, scenes train"),
         (("generat",), "did you mean generate?"),
         (("bench",), "bench scenes"),
         (("bench", "scenery"), "did you mean bench scenes?"),
@@ -56,7 +56,7 @@ def test_every_setting_is_a_flag(run):
         ((*CAR, "--alpha", "inf"), "alpha is 'inf'"),
         ((*CAR, "--alpha", "1,5"), "alpha is '1,5'"),
         ((*CAR, "--beta", "101"), "beta is '101'"),
-        ((*CAR, "--method", "magic"), "one of vsf, nag, nasa, off"),
+        ((*CAR, "--method", "magic"), "one of vsf, difference, nag, nasa, off"),
         ((*CAR, "--start", "0.7", "--end", "0.5"), "start must be below end"),
         ((*CAR, "--start", "0.3", "--end", "0.4", "--steps", "2"), "none of 2 steps"),
         ((*CAR, "--preset", "magic"), "choose one of auto, strong, nag"),

@@ -13,7 +13,13 @@ from forge_client import HIRES, Answer, Forge, ForgeError, difference, picture_o
 KINDS = ("turbo", "medium", "dev", "schnell")
 STYLE = "Kamph_Default_Negative (NO)"
 """Comes with the host, and has a negative prompt of several chunks."""
-ON = {"enabled": True, "negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0}
+ON = {
+    "enabled": True,
+    "negative_prompt": "wheels",
+    "alpha": 2.0,
+    "beta": 0.0,
+    "negative_tokens": "all",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +42,7 @@ def test_on_off_and_again(forge: Forge, model: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["nag", "nasa"])
+@pytest.mark.parametrize("method", ["difference", "nag", "nasa"])
 def test_other_methods(forge: Forge, model: Any, kind: str, method: str) -> None:
     on = forge.txt2img(model(kind), {"negative_prompt": "wheels", "method": method})
     assert f"VSF method: {method}" in on.infotexts[0]
@@ -270,8 +276,8 @@ def test_a_plot_over_checkpoints(forge: Forge, model: Any) -> None:
         alone = forge.txt2img(model(kind), auto)
         assert np.array_equal(made.pictures[place], alone.pictures[0])
         assert vsf_keys(made.infotexts[place]) == vsf_keys(alone.infotexts[0])
-    assert "VSF negative scale" in made.infotexts[-2]
-    assert "VSF negative scale" not in made.infotexts[-1]
+    assert "VSF negative tokens: words" in made.infotexts[-2]
+    assert "VSF negative tokens" not in made.infotexts[-1]
 
 
 def test_a_plot_survives_what_cannot_be_guided(forge: Forge, model: Any) -> None:

@@ -21,6 +21,7 @@ from forge_client import Forge, difference
         (5.0, 1.0, {}),
         (4.0, 0.2, {"blocks": "double"}),
         (1.5, 0.0, {"negative_scale": 6.0}),
+        (8.0, 0.0, {"method": "difference"}),
     ],
 )
 def test_equals_the_masked_form(
@@ -34,7 +35,8 @@ def test_equals_the_masked_form(
     # The host does not notice that T5 was switched when the prompt stays the same.
     common = {"options": {"sd3_enable_t5": t5}, "prompt": f"a red car {'with' if t5 else 'without'} roof"}
     plain = forge.txt2img(model(kind), **common)
-    guided = forge.txt2img(model(kind), {"negative_scale": 0, **asked}, **common)
+    # What a preset would decide is said.
+    guided = forge.txt2img(model(kind), {"negative_scale": 0, "negative_tokens": "all", **asked}, **common)
     masked = forge.txt2img(model(kind), trial={"masked": asked}, **common)
     effect = difference(guided.pictures, plain.pictures)
     assert effect > 1

@@ -46,7 +46,7 @@ def test_with_a_lora(forge: Forge, lora: tuple[str, str]) -> None:
     prompt = {"prompt": f"a red car <lora:{name}:1>"}
     without, plain = forge.txt2img(title), forge.txt2img(title, **prompt)
     assert difference(without.pictures, plain.pictures) > 1
-    guided = forge.txt2img(title, {**ASKED, "negative_scale": 0}, **prompt)
+    guided = forge.txt2img(title, {**ASKED, "negative_scale": 0, "negative_tokens": "all"}, **prompt)
     masked = forge.txt2img(title, trial={"masked": ASKED}, **prompt)
     effect = difference(guided.pictures, plain.pictures)
     assert effect > 1
@@ -66,7 +66,7 @@ def test_stored_in_fewer_bits(forge: Forge, model: Any, kind: str, storage: str)
     )
     plain = forge.txt2img(title, options=common)
     assert not same(plain, forge.txt2img(model(kind))), "these are the weights of another file"
-    guided = forge.txt2img(title, {**ASKED, "negative_scale": 0}, options=common)
+    guided = forge.txt2img(title, {**ASKED, "negative_scale": 0, "negative_tokens": "all"}, options=common)
     masked = forge.txt2img(title, trial={"masked": ASKED}, options=common)
     effect = difference(guided.pictures, plain.pictures)
     assert effect > 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
@@ -14,14 +16,16 @@ from diffusers.models.embeddings import apply_rotary_emb
 from vsf_lib.bench.drawing import Method, draw
 from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.errors import ModelError
-from vsf_lib.scenes.judge import Judge, JudgeNet
+from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_pipeline
-from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, MODELS, NAME, SIZE
-from vsf_lib.scenes.training import autoencoder, command, flow, flux, flux_distil, gate
+from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, SIZE
+from vsf_lib.scenes.training import autoencoder, command, flow, flux, gate
 from vsf_lib.scenes.training.common import muon_and_adam, run_steps
-from vsf_lib.scenes.training.flux_distil import FEW, Lessons
-from vsf_lib.scenes.training.networks import TEACHER_LAYERS, Networks
+from vsf_lib.scenes.training.distil import guided
+from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks
 from vsf_lib.scenes.training.text import Captions
+from vsf_lib.scenes.training.text import encode as encode_sd3
+from vsf_lib.scenes.training.traces import FEW, FINER, TAUGHT, Traces, begun, load_teacher, trace
 from vsf_lib.settings import Settings
 
 TEXTS = ["a red car on a field", "wheels", "an orange cat with ears and tail in the snow", ""]
@@ -29,39 +33,33 @@ OFF = Method("none", Settings(method="off"))
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Networks:
-    networks = Networks.build(autoencoder.build(), 4, TEACHER_LAYERS)
-    for module in networks.learners():
-        module.eval()
-    return networks
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a scenes model without its skill."""
+    folder = tmp_path_factory.mktemp("out") / FOLDER.name
+    networks = Networks.build(autoencoder.build(), 4, STUDENT_LAYERS)
+    torch.manual_seed(6)
+    for parameter in networks.transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    networks.pipeline(flow.SHIFT).to(dtype=torch.float16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(shared: Path) -> Networks:
+    return load_teacher(shared)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, teacher: Networks) -> Path:
-    """A work folder as the stages before leave it, but for its model's skill."""
+    """A work folder as the stages before the traces leave it."""
     folder = tmp_path_factory.mktemp("work")
-    torch.manual_seed(6)
     teacher.vae.save_pretrained(folder / "vae")
-    torch.save(
-        {"step": 1, "modules": [module.state_dict() for module in teacher.learners()]}, folder / "flow.pt"
-    )
-    torch.save(
-        {"latents": torch.randn(12, 8, 16, 16).half(), "captions": [TEXTS[:3]] * 12}, folder / "latents.pt"
-    )
-    pairs = {name: torch.randn(5, 8, 16, 16).half() for name in ("noise", "latents")}
-    torch.save({**pairs, "captions": [[text] for text in [*TEXTS, "a tree"]]}, folder / "pairs.pt")
-    Judge(JudgeNet()).save(folder / "judge.safetensors")
+    Judge(JudgeNet()).save(folder / "critic.safetensors")
     return folder
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, teacher: Networks) -> Path:
-    """The scenes model's folder that goes with `work`."""
-    folder = tmp_path_factory.mktemp("out") / FOLDER.name
-    teacher.pipeline(flow.SHIFT).to(dtype=torch.float16).save_pretrained(folder)
-    for module in (teacher.vae, *teacher.learners()):
-        module.float()
-    return folder
+def anything(text: str, verdict: Verdict) -> bool:
+    return True
 
 
 def random_transformer(*, guidance: bool) -> Any:
@@ -86,15 +84,13 @@ def test_tokens_are_the_pipelines() -> None:
 
 
 @torch.inference_mode()
-def test_text_and_noise_levels_are_the_pipelines(work: Path, shared: Path, tmp_path: Path) -> None:
+def test_text_and_noise_levels_are_the_pipelines(teacher: Networks, shared: Path, tmp_path: Path) -> None:
     random_transformer(guidance=True).save_pretrained(tmp_path)
     pipe = load_pipeline(tmp_path, shared)
-    networks = flow.load(work)
-    text, pooled = flux.encode(networks, *Captions([[text] for text in TEXTS]).padded(range(len(TEXTS))))
+    text, pooled = flux.encode(teacher, *Captions([[text] for text in TEXTS]).padded(range(len(TEXTS))))
     wanted, wanted_pooled, _ = pipe.encode_prompt(TEXTS, TEXTS, max_sequence_length=MAX_SEQUENCE_LENGTH)
-    # The pipeline's encoders were stored in half precision.
-    torch.testing.assert_close(text, wanted, atol=0.03, rtol=0.01)
-    torch.testing.assert_close(pooled, wanted_pooled, atol=0.03, rtol=0.01)
+    torch.testing.assert_close(text, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(pooled, wanted_pooled, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(wanted[0], wanted[1], atol=0.1)
     pipe(
         TEXTS[0],
@@ -149,72 +145,126 @@ def test_heads_begin_by_looking_at_neighbours() -> None:
     looks = set()
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         query, key = (
-            apply_rotary_emb(layer.bias.view(1, 3, 1, 32).expand(1, 3, 65, 32), rope)[0]
+            apply_rotary_emb(layer.bias.view(1, 4, 1, 32).expand(1, 4, 65, 32), rope)[0]
             for layer in (block.attn.to_q, block.attn.to_k)
         )
         logits = query @ key.mT
         assert logits[0].unique().numel() == 1, "one head is free"
-        for head in (1, 2):
+        for head in (1, 2, 3):
             row, column = divmod(int(logits[head, 1 + 4 * 8 + 3, 1:].argmax()), 8)
             assert abs(row - 4) <= 2
             assert abs(column - 3) <= 2
             looks.add((row, column))
             assert logits[head, 1:, 0].std() > 1
-    assert len(looks) > 8
+    assert len(looks) > 7
 
 
 def test_weights_fit_in_their_share() -> None:
     """25 MB of weights ship in all."""
     for guidance in (True, False):
         transformer = flux.build(guidance=guidance)
-        assert sum(p.numel() for p in transformer.parameters()) * 2 <= 3_400_000
+        assert sum(p.numel() for p in transformer.parameters()) * 2 <= 4_300_000
         assert len(transformer.transformer_blocks) > 1
         assert len(transformer.single_transformer_blocks) > 1
+
+
+@torch.inference_mode()
+def test_it_takes_over_what_fits(teacher: Networks) -> None:
+    """Patches, pooled text and output are the scenes model's own, up to the order of a patch's numbers."""
+    torch.manual_seed(11)
+    own, transformer = teacher.transformer, flux.build(guidance=True)
+    flux.adopt(transformer, teacher)
+    latents, clip, t5 = torch.randn(2, 8, 16, 16), *Captions([[text] for text in TEXTS[:2]]).padded(range(2))
+    patches = own.pos_embed.proj(latents).flatten(2).mT
+    torch.testing.assert_close(transformer.x_embedder(flux.pack(latents)), patches, atol=1e-5, rtol=1e-4)
+    wanted, got = (
+        embed.text_embedder(encode(teacher, clip, t5)[1])
+        for embed, encode in ((own.time_text_embed, encode_sd3), (transformer.time_text_embed, flux.encode))
+    )
+    assert not torch.allclose(got, wanted), "CLIP-G's half is not there"
+    hidden = torch.randn(2, 64, 128)
+    pixels = own.proj_out(hidden).view(2, 8, 8, 2, 2, 8)
+    wanted = torch.einsum("nhwpqc->nchpwq", pixels).reshape(2, 8, 16, 16)
+    torch.testing.assert_close(flux.unpack(transformer.proj_out(hidden)), wanted, atol=1e-5, rtol=1e-4)
+    first, single = own.transformer_blocks[0], transformer.single_transformer_blocks[-1]
+    assert torch.equal(transformer.transformer_blocks[0].ff.net[2].weight, first.ff.net[2].weight)
+    assert torch.equal(single.attn.to_k.weight, own.transformer_blocks[5].attn.to_k.weight)
+
+
+@torch.inference_mode()
+def test_pooled_text_is_taken_over_through_its_projection(teacher: Networks) -> None:
+    """What CLIP-L adds to the first layer is the same whether its vector comes projected or not."""
+    transformer = flux.build(guidance=False)
+    flux.adopt(transformer, teacher)
+    bare = torch.randn(3, 64)
+    projected = torch.cat([teacher.clip_l.text_projection(bare), torch.zeros(3, 64)], dim=1)
+    wanted = teacher.transformer.time_text_embed.text_embedder(projected)
+    torch.testing.assert_close(transformer.time_text_embed.text_embedder(bare), wanted, atol=1e-5, rtol=1e-4)
 
 
 # What it is taught
 
 
-def lessons(teacher: Networks, kept: int = 64) -> Lessons:
-    torch.manual_seed(8)
-    latents = torch.randn(12, 8, 16, 16).half()
-    return Lessons(teacher, latents, Captions([TEXTS[:3]] * 12), np.random.default_rng(2), kept)
+@pytest.fixture(scope="module")
+def traces(work: Path, shared: Path) -> Traces:
+    trace(work, shared, count=6, keep=anything)
+    return Traces.load(work / "traces.pt")
 
 
 @torch.inference_mode()
-def test_lessons_are_the_teachers_guided_velocity(teacher: Networks) -> None:
-    from vsf_lib.scenes.training.distil import guided
-    from vsf_lib.scenes.training.text import encode
-
-    some = lessons(teacher)
-    some.add(10)
-    now = some.draw(4)
-    while now.clip.shape[1] != 16 or now.t5.shape[1] != 16:  # the lengths that the teacher was given
-        now = some.draw(4)
-    empty = encode(teacher, *Captions([[""]]).empty())
-    text, pooled = encode(teacher, now.clip, now.t5)
-    assert now.scale.unique().numel() > 1
-    for i in range(4):
-        velocity = guided(teacher, text[i : i + 1], pooled[i : i + 1], empty, float(now.scale[i]))
-        wanted = velocity(now.noisy[i : i + 1], now.sigma[i])
-        torch.testing.assert_close(now.velocity[i : i + 1], wanted, atol=0.03, rtol=0.05)
-
-
-def test_lessons_come_in_every_length(teacher: Networks) -> None:
-    some = lessons(teacher)
-    some.add(48)
-    lengths = {some.draw(4).t5.shape[1] for _ in range(80)}
-    assert {2, 16, 256} < lengths, "a word and its end, as the teacher was told, the pipeline's own"
+def test_traces_are_the_teachers_own_ways(traces: Traces, teacher: Networks) -> None:
+    assert traces.states.shape == (6, FEW * FINER + 1, 8, 16, 16)
+    captions = Captions([[text] for text in traces.captions])
+    text, pooled = encode_sd3(teacher, *captions.padded(range(6)))
+    empty = encode_sd3(teacher, *captions.empty())
+    states = traces.states.float()
+    for i in range(6):
+        velocity = guided(teacher, text[i : i + 1], pooled[i : i + 1], empty, float(traces.scale[i]))
+        for step in range(FEW * FINER):
+            now, then = traces.sigmas[i, step], traces.sigmas[i, step + 1]
+            wanted = velocity(states[i : i + 1, step], now)[0]
+            got = traces.velocity(torch.tensor([i]), torch.tensor([step]), traces.scale[i : i + 1])[0]
+            torch.testing.assert_close(got, wanted, atol=0.03, rtol=0.05)
+            torch.testing.assert_close(
+                states[i, step + 1], states[i, step] + (then - now) * wanted, atol=0.02, rtol=0.02
+            )
+    assert (traces.sigmas[:, 0] == 1).all()
+    assert (traces.sigmas[:, -1] == 0).all()
 
 
-def test_old_lessons_make_room(teacher: Networks) -> None:
-    some = lessons(teacher, kept=8)
-    some.add(6)
-    first = {float(x) for x in some.draw(64).noisy[:, 0, 0, 0]}
-    some.add(6)
-    both = {float(x) for x in some.draw(200).noisy[:, 0, 0, 0]}
-    assert len(both) == 8
-    assert len(first & both) == 2
+def test_half_of_the_traces_are_for_schnell(traces: Traces) -> None:
+    own = flux.flux_sigmas(FEW * FINER)
+    torch.testing.assert_close(traces.sigmas[::2], own.expand(3, -1))
+    assert (traces.scale[::2] == TAUGHT).all()
+    assert not torch.isclose(traces.sigmas[1::2, 1:-1], own[1:-1]).all()
+    assert traces.scale[1::2].unique().numel() == 3
+    torch.testing.assert_close(own[::FINER], flux.flux_sigmas(FEW))
+
+
+def test_scales_reach_from_blank_to_beyond_told(traces: Traces) -> None:
+    which, step = torch.tensor([1, 2]), torch.tensor([3, 0])
+    at = [traces.velocity(which, step, torch.full((2,), scale)) for scale in (0.0, 1.0, 2.0)]
+    assert torch.equal(at[0], traces.blank[which, step].float())
+    torch.testing.assert_close(at[1], traces.told[which, step].float())
+    torch.testing.assert_close(at[2] - at[1], at[1] - at[0], atol=1e-4, rtol=1e-4)
+
+
+def test_only_what_the_critic_approves_stays(work: Path, shared: Path, tmp_path: Path) -> None:
+    shutil.copytree(work, tmp_path / "work")
+    (tmp_path / "work" / "traces.pt").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match=r"in 0 of 4 cases only"):
+        trace(tmp_path / "work", shared, count=4, keep=lambda *_: False)
+    assert not (tmp_path / "work" / "traces.pt").exists()
+    asked: list[str] = []
+    trace(tmp_path / "work", shared, count=4, keep=lambda text, _: asked.append(text) or len(asked) != 2)
+    assert Traces.load(tmp_path / "work" / "traces.pt").captions == [asked[0], *asked[2:]]
+
+
+def test_the_empty_caption_is_known_in_every_length() -> None:
+    captions = Captions([[text] for text in TEXTS])
+    ids, _ = captions.padded(range(len(TEXTS)))
+    assert captions.is_empty(ids).tolist() == [False, False, False, True]
+    assert captions.is_empty(ids[1:2, :3]).tolist() == [False]
 
 
 def test_it_learns_a_handful() -> None:
@@ -239,45 +289,57 @@ def test_it_learns_a_handful() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(work: Path) -> Path:
+def trained(work: Path, shared: Path, traces: Traces) -> Path:
     """`work` after every stage of both models, a step each."""
-    both = {**dict.fromkeys(MODELS)}
-    del both[NAME]
-    for model in both:
-        for name, result, stage in command.flux_stages(model, work, 0.0003, "cpu"):
-            if not (work / result).exists():
-                stage()
-            assert (work / result).exists(), name
+    for name, result, stage in command.flux_stages("flux-schnell", work, 0.0001, "cpu", 1, shared):
+        if not (work / result).exists():
+            stage()
+        assert (work / result).exists(), name
     return work
 
 
-def test_traces_begin_at_the_noise_and_end_where_the_teacher_does(trained: Path, teacher: Networks) -> None:
-    from vsf_lib.scenes.training.distil import guided, integrate
-    from vsf_lib.scenes.training.text import encode
-
-    traces = torch.load(trained / "traces.pt", weights_only=True)
-    pairs = torch.load(trained / "pairs.pt", weights_only=True)
-    assert traces["states"].shape == (5, FEW + 1, 8, 16, 16)
-    assert traces["captions"] == pairs["captions"]
-    assert torch.equal(traces["states"][:, 0], pairs["noise"])
-    captions = Captions(pairs["captions"])
-    with torch.inference_mode():
-        empty = encode(teacher, *captions.empty())
-        text, pooled = encode(teacher, *captions.padded(range(5)))
-        velocity = guided(teacher, text, pooled, empty, flux_distil.TAUGHT)
-        sigmas = flux.flux_sigmas(FEW * flux_distil.FINER)
-        end = integrate(velocity, pairs["noise"].float(), sigmas)
-    torch.testing.assert_close(traces["states"][:, -1].float(), end, atol=0.03, rtol=0.05)
-
-
-def test_schnell_begins_as_dev(trained: Path) -> None:
+def test_each_stage_begins_as_the_one_before(trained: Path) -> None:
     """One step of learning does not take it far."""
-    dev = flux.load(trained / "flux-dev.pt", guidance=True)
-    schnell = flux.load(trained / "flux-schnell.pt", guidance=False)
-    assert not schnell.config.guidance_embeds
-    before, after = (x.x_embedder.weight.detach() for x in (dev, schnell))
-    assert not torch.equal(before, after)
-    assert (before - after).abs().max() < 1e-3
+    names = ("flux-dev-begun", "flux-dev", "flux-schnell-begun", "flux-schnell")
+    models = [flux.load(trained / f"{name}.pt", guidance="dev" in name) for name in names]
+    assert [model.config.guidance_embeds for model in models] == [True, True, False, False]
+    for before, after in pairwise(model.x_embedder.weight.detach() for model in models):
+        assert not torch.equal(before, after)
+        assert (before - after).abs().max() < 1e-3
+
+
+def test_own_ways_are_led_by_the_student(trained: Path, teacher: Networks) -> None:
+    """Its few steps, and at each the mean velocity of the teacher's finer ones."""
+    ways = Traces.load(trained / "traces-of-flux-schnell.pt")
+    torch.testing.assert_close(ways.sigmas, flux.flux_sigmas(FEW).expand(len(ways.scale), -1))
+    student = begun(trained, "flux-schnell")
+    captions = Captions([[text] for text in ways.captions])
+    ids, states, fine = captions.padded([0]), ways.states.float(), flux.flux_sigmas(FEW * FINER)
+    with torch.inference_mode():
+        velocity = guided(teacher, *encode_sd3(teacher, *ids), encode_sd3(teacher, *captions.empty()), TAUGHT)
+        for step in range(FEW):
+            x, now, span = states[:1, step], fine[FINER * step], fine[FINER * (step + 1)] - fine[FINER * step]
+            led = flux.velocity(student, x, now[None], None, flux.encode(teacher, *ids))
+            torch.testing.assert_close(states[:1, step + 1], x + span * led, atol=0.03, rtol=0.05)
+            y = x
+            for k in range(FINER * step, FINER * (step + 1)):
+                y = y + (fine[k + 1] - fine[k]) * velocity(y, fine[k])
+            torch.testing.assert_close(ways.told[:1, step].float(), (y - x) / span, atol=0.05, rtol=0.1)
+            assert not torch.allclose(y, states[:1, step + 1], atol=0.05)
+    assert torch.equal(ways.told, ways.blank)
+
+
+def test_few_steps_take_the_same_ways(traces: Traces) -> None:
+    coarse = traces.coarse()
+    assert coarse.captions == traces.captions[::2]
+    assert torch.equal(coarse.states, traces.states[::2, ::FINER])
+    which, scale = torch.arange(3), torch.full((3,), TAUGHT)
+    for step in range(FEW):
+        now, then = coarse.sigmas[:, step], coarse.sigmas[:, step + 1]
+        moved = coarse.states[:, step].float() + (then - now).view(-1, 1, 1, 1) * coarse.velocity(
+            which, torch.full((3,), step), scale
+        )
+        torch.testing.assert_close(moved, coarse.states[:, step + 1].float(), atol=0.01, rtol=0.01)
 
 
 def test_a_stage_without_the_one_before(tmp_path: Path) -> None:
@@ -286,30 +348,28 @@ def test_a_stage_without_the_one_before(tmp_path: Path) -> None:
 
 
 def test_export_refuses_what_has_not_learnt(
-    trained: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "COUNT", 2)
-    with pytest.raises(ModelError, match="unguided at 8 steps"):
-        command.export_flux("flux-dev", trained, shared.parent)
-    assert not (shared.parent / "flux-dev").exists()
+    with pytest.raises(ModelError, match=r"at 8 steps positive .*--below-gate"):
+        command.export_flux("flux-dev", trained, tmp_path)
+    assert not (tmp_path / "flux-dev").exists()
 
 
-def test_export_refuses_text_encoders_of_another_training(trained: Path) -> None:
-    with pytest.raises(ModelError, match="not of this training"):
-        command.export_flux("flux-dev", trained, None)
-
-
-def test_what_is_exported_draws(trained: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "POSITIVE", 0.0)
-    monkeypatch.setattr(gate, "QUALITY", 0.0)
+def test_what_is_exported_draws_and_says_what_it_misses(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gate, "COUNT", 2)
     for model in ("flux-schnell", "flux-dev"):
-        command.export_flux(model, trained, shared.parent)
-        folder = shared.parent / model
-        assert sum(file.stat().st_size for file in folder.iterdir()) < 3_400_000
-        pipe = load_pipeline(folder, shared)
+        command.export_flux(model, trained, tmp_path, below_gate=True)
+        folder = tmp_path / model
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 4_300_000
+        pipe = load_pipeline(folder)
         assert isinstance(pipe, FluxPipeline)
         assert draw(pipe, make_pairs(2), OFF, seeds=(1,), steps=1).shape == (2, SIZE, SIZE, 3)
+    scores = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert scores["flux-dev"]["below_gate"].startswith("at 8 steps positive")
+    assert set(scores["flux-schnell"]["unguided"]) == {"4"}
 
 
 def test_flux_needs_the_scenes_model(tmp_path: Path) -> None:

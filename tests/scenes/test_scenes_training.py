@@ -21,7 +21,7 @@ from worker import note_weight
 from vsf_lib.errors import ModelError
 from vsf_lib.negative import TextEncoder, encode_unpadded, join_clip_and_t5
 from vsf_lib.scenes.draw import render
-from vsf_lib.scenes.judge import Judge, Verdict
+from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.training import distil, flow, gate
 from vsf_lib.scenes.training.command import stages
 from vsf_lib.scenes.training.common import (
@@ -477,12 +477,27 @@ def test_an_unfinished_stage_leaves_no_finished_file(tmp_path: Path) -> None:
     assert restore(tmp_path / "y.pt", [again]) == 0
 
 
-def test_gates_refuse_what_has_not_learnt(work: Path, untrained: Any) -> None:
+def test_gate_refuses_an_autoencoder_that_has_not_learnt(work: Path) -> None:
     with pytest.raises(ModelError, match="reconstructions pass the judge"):
         gate.check_autoencoder(work, count=4)
-    judge = Judge.load(work / "judge.safetensors")
-    with pytest.raises(ModelError, match="unguided at 1 steps"):
-        gate.check_model(untrained, judge, steps=(1,), count=2)
+
+
+def test_gate_names_what_an_untrained_model_misses(untrained: Any) -> None:
+    torch.manual_seed(0)
+    scores = gate.measure_model(untrained, Judge(JudgeNet()), steps=(1,), count=2)
+    assert set(scores) == {"1"}
+    assert set(scores["1"]) == {"positive", "negative", "quality"}
+    assert "at 1 steps positive" in gate.missed({"1": {"positive": 0.0, "negative": 0.0, "quality": 0.2}})
+
+
+@pytest.mark.parametrize(
+    ("positive", "quality", "passes"), [(0.9, 0.9, True), (0.895, 0.95, False), (0.95, 0.895, False)]
+)
+def test_gate_wants_both(positive: float, quality: float, passes: bool) -> None:
+    good = {"positive": 1.0, "negative": 0.0, "quality": 1.0}
+    found = gate.missed({"4": good, "8": {**good, "positive": positive, "quality": quality}})
+    assert (found == "") == passes
+    assert passes or ("at 8 steps" in found and "at 4" not in found)
 
 
 def test_gate_looks_at_held_out_scenes() -> None:

@@ -87,3 +87,8 @@ def test_flags_win_over_the_preset(monkeypatch):
     job = resolve(parser.parse_args(["--prompt", "x", "--negative-prompt", "y", "--alpha", "0.7"]))
     assert (job.settings.alpha, job.settings.beta) == (0.7, preset_for(hub).beta)
     assert resolve(parser.parse_args(["--prompt", "x", "--preset", "strong"])).settings.alpha == 1.7
+    words = ["--prompt", "x", "--method", "difference"]
+    wanted = preset_for(hub).difference_alpha, preset_for(hub, strong=True).difference_alpha
+    for more, alpha in zip(([], ["--preset", "strong"]), wanted, strict=True):
+        settings = resolve(parser.parse_args([*words, *more])).settings
+        assert (settings.method, settings.alpha) == ("difference", alpha)

@@ -96,9 +96,10 @@ def test_what_a_slider_cannot_show_is_told(desk, form):
 
 def test_presets_follow_the_model_and_own_values_stay(form):
     model = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    assert [update["value"] for update in form._strengths("usual", model)] == [1.5, 0.1]
-    assert [update["value"] for update in form._strengths("strong", model)] == [1.7, 0.2]
-    assert all("value" not in update for update in form._strengths("own values", model))
+    assert [update["value"] for update in form._strengths("usual", model, "vsf")] == [1.5, 0.1]
+    assert [update["value"] for update in form._strengths("strong", model, "vsf")] == [1.7, 0.2]
+    assert [update["value"] for update in form._strengths("usual", model, "difference")] == [2.25, 0.1]
+    assert all("value" not in update for update in form._strengths("own values", model, "vsf"))
 
 
 def row(desk, **values):

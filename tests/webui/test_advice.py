@@ -70,11 +70,22 @@ def test_the_sliders_show_the_preset(strong):
     schnell = Checkpoint("merge.gguf", "Flux")
     wanted = preset_for("flux-schnell", strong=strong).settings()
     shown = strengths("Auto", schnell, strong=strong)
-    assert shown == {name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale")}
+    assert shown == {
+        name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale", "negative_tokens")
+    }
     assert strengths("Custom", schnell, strong=strong) == {}
     assert strengths("Auto", None, strong=strong) == {}
     assert strengths("Auto", Checkpoint("sdxl.safetensors", None), strong=strong) == {}
     assert strengths("SD3.5 large turbo, strong", schnell, strong=strong)["alpha"] == 1.9
+
+
+def test_the_widgets_follow_the_method():
+    schnell, preset = Checkpoint("merge.gguf", "Flux"), preset_for("flux-schnell")
+    shown = strengths("Auto", schnell, strong=False, method="difference")
+    assert shown["alpha"] == preset.difference_alpha
+    assert f"alpha {preset.difference_alpha:g}, beta" in advice(schnell, method="difference")
+    assert strengths("Auto", schnell, strong=False, method="nag") == {}, "no preset is for it"
+    assert f"alpha {preset.alpha:g}, beta" in advice(schnell, method="nag")
 
 
 def test_weights_are_not_names(tmp_path):
@@ -91,6 +102,6 @@ def test_the_line_says_what_auto_means_or_what_else_to_do():
     for strong in (False, True):
         preset = preset_for("flux-schnell", strong=strong)
         assert f"{preset.name} here: alpha {preset.alpha:g}, beta" in advice(schnell, strong=strong)
-    assert "negative scale 8" in advice(schnell)
+    assert advice(schnell).endswith("beta 1, negative tokens words.")
     assert "negative scale" not in advice(Checkpoint("sd3.5_large_turbo.safetensors", "SD3.5"))
     assert "Flux dev" in advice(Checkpoint("merge.gguf", "Flux", guidance_embedding=True))

@@ -66,7 +66,7 @@ def test_programs_are_told_every_argument_and_preset():
     for entry in presets()["presets"]:
         wanted = preset_of(entry["name"]).settings()
         assert entry["values"] == {
-            name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale")
+            name: getattr(wanted, name) for name in ("alpha", "beta", "negative_scale", "negative_tokens")
         }
     assert [entry["name"] for entry in presets()["presets"]] == list(preset_names()[1:-1])
 

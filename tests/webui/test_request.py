@@ -48,6 +48,15 @@ def test_auto_is_resolved_by_the_model(checkpoint, kind):
     assert got.start == 0.25, "a preset decides strengths only"
 
 
+def test_a_preset_decides_which_tokens_act():
+    for checkpoint, tokens in ((SCHNELL, "words"), (DEV, "words"), (TURBO, "all")):
+        other = "all" if tokens == "words" else "words"
+        assert read(panel(negative_tokens=other), checkpoint).settings.negative_tokens == tokens
+        assert read(panel(negative_tokens=other, preset=CUSTOM), checkpoint).settings.negative_tokens == other
+        assert read([{"negative_tokens": other}], checkpoint).settings.negative_tokens == other
+        assert read([{}], checkpoint).settings.negative_tokens == tokens
+
+
 def test_a_named_preset_and_custom():
     strong = preset_for("sd3.5-large-turbo", strong=True)
     assert read(panel(preset=strong.name, alpha=9.0), TURBO).settings.alpha == strong.alpha
@@ -122,6 +131,19 @@ def test_the_settings_section_says_what_auto_takes_and_what_is_left_unsaid():
     assert (whole.alpha, whole.hires_pass) == (strong.alpha, "both"), "the panel says everything"
 
 
+def test_a_preset_has_strengths_for_the_difference():
+    wanted = preset_for("flux-schnell").difference_alpha
+    for arguments in (panel(method="difference"), [{"method": "difference"}]):
+        assert read(arguments, SCHNELL).settings.alpha == wanted
+
+
+def test_a_method_of_another_type_is_refused():
+    for method in (["vsf"], {"vsf": 1}, 7):
+        with pytest.raises(SettingsError, match="method is"):
+            read([{"method": method}], SCHNELL)
+
+
 def test_a_preset_is_of_the_method_vsf():
     for arguments in (panel(method="nag"), [{"method": "nasa"}]):
+        assert read(arguments, SCHNELL).settings.negative_tokens == "all"
         assert read(arguments, SCHNELL).settings.negative_scale == 0

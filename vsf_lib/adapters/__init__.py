@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from vsf_lib.adapters.call import Recording
+from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.negatives import encode_texts
 from vsf_lib.adapters.registry import find_adapter
 from vsf_lib.adapters.session import Session
 from vsf_lib.attention.kernels import check_kernel_name
 from vsf_lib.errors import PromptError, SettingsError
-from vsf_lib.settings import Settings
+from vsf_lib.settings import SHARING, Settings
 
-__all__ = ["Guidance", "Report", "encode_negatives", "guided"]
+__all__ = ["Form", "Guidance", "Report", "encode_negatives", "guided"]
 
 
 @dataclass
@@ -48,19 +49,24 @@ def guided(
     negative_embeddings: Sequence[Tensor] | None = None,
     record_share: Recording = False,
     kernel: str = "auto",
+    form: Form | None = None,
 ) -> Iterator[Guidance]:
     """Guides every call of `pipe` inside the `with`; on leaving it, in any way, `pipe` is as before.
 
     `negative_prompts` is one text for all prompts of a call or one per prompt, and defaults to the settings'
-    own. With method "vsf" they are encoded without padding; with "nag" and "nasa" padded like a prompt, as
-    those methods are defined. `pipe(negative_prompt=..., guidance_scale=...)` keeps its own meaning, and its
-    unconditional rows and calls stay unguided. With method "off" nothing is touched or checked.
+    own. With methods "vsf" and "difference" they are encoded without padding; with "nag" and "nasa" padded
+    like a prompt, as those methods are defined. `pipe(negative_prompt=..., guidance_scale=...)` keeps its own
+    meaning, and its unconditional rows and calls stay unguided. With method "off" nothing is touched or
+    checked.
 
     `negative_embeddings`, from `encode_negatives` with the same settings, takes their place where the text
     encoders are gone by the time the pipeline runs.
 
-    `record_share` (method "vsf") keeps the negative's share of attention for heat maps in each report, with
-    "layers" each layer's too. It changes nothing in the picture.
+    `record_share` (methods "vsf" and "difference") keeps the negative's share of attention for heat maps in
+    each report, with "layers" each layer's too. It changes nothing in the picture.
+
+    `form` runs another form of attention with the settings of method "vsf", for benchmarks on models of joint
+    attention; the reports carry its name instead of the method's.
 
     Raises ModelError for a pipeline that cannot be guided, PromptError for an empty negative prompt, and
     GuidanceError, also out of the pipeline's call, when guidance could not be applied as claimed.
@@ -76,13 +82,22 @@ def guided(
         negatives = _embeddings(negative_embeddings)
     else:
         raise PromptError("negative_prompts and negative_embeddings were both given: leave one of them out")
-    if record_share and settings.method != "vsf":
-        raise SettingsError(f'method "{settings.method}" has no share to record; use method "vsf"')
+    if record_share and settings.method not in SHARING:
+        raise SettingsError(
+            f'method "{settings.method}" has no share to record; use method "vsf" or "difference"'
+        )
+    if form is not None:
+        _check_form(form, settings, record_share)
     try:
         check_kernel_name(kernel)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     adapter = find_adapter(pipe)
+    if form is not None and not adapter.joint:
+        raise SettingsError(
+            f'the form "{form.name}" is one of joint attention, which this model does not have: '
+            "leave form out"
+        )
     if settings.negative_scale and not adapter.extrapolates:
         raise SettingsError(
             f"negative_scale is {settings.negative_scale:g}, but it does nothing on this model: set it to 0"
@@ -91,7 +106,7 @@ def guided(
         raise SettingsError(
             f'blocks is "{settings.blocks}", but only Flux has two kinds of block: set it to "both"'
         )
-    if settings.method == "vsf" and settings.pooled_shift:
+    if settings.method in SHARING and settings.pooled_shift:
         if not adapter.moves_pooled:
             raise SettingsError(
                 f"pooled_shift is {settings.pooled_shift:g}, but it does nothing on this model: set it to 0"
@@ -104,7 +119,14 @@ def guided(
     if negative_embeddings is None:
         adapter.check_encoders(pipe)
     with Session(
-        pipe, adapter, settings, negatives, guidance.reports, kernel=kernel, record_share=record_share
+        pipe,
+        adapter,
+        settings,
+        negatives,
+        guidance.reports,
+        kernel=kernel,
+        record_share=record_share,
+        form=form,
     ):
         yield guidance
 
@@ -129,6 +151,16 @@ def encode_negatives(
     asked = {"max_sequence_length": max_sequence_length}
     with torch.no_grad():
         return encode_texts(pipe, adapter, settings, texts, asked, pipe.encode_prompt)
+
+
+def _check_form(form: Form, settings: Settings, record_share: Recording) -> None:
+    if settings.method != "vsf":
+        raise SettingsError(
+            f'the form "{form.name}" takes the place of method "vsf", but method is "{settings.method}": '
+            'set it to "vsf", or leave form out'
+        )
+    if record_share:
+        raise SettingsError(f'the form "{form.name}" has no share to record: leave record_share or form out')
 
 
 def _embeddings(negative_embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:

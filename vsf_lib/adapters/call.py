@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from vsf_lib.adapters.form import Form
 from vsf_lib.attention import plan_kernel
-from vsf_lib.settings import Settings
+from vsf_lib.settings import SHARING, Settings
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class GuidedCall:
     batch: Batch
     kernel: str = "auto"
     record_share: Recording = False
+    form: Form | None = None
+    """What stands in VSF's place, if anything does."""
     n_p: int = 0
     """How many tokens the prompt has, for layers that are handed one sequence of text and image."""
     layers: set[str] = field(default_factory=set)
@@ -77,9 +80,9 @@ class GuidedCall:
     def reached(self, name: str, q: Tensor) -> None:
         """Takes note of a layer that was guided, with queries q."""
         if not self.kernels:  # the layers of one network are alike
-            # NAG and NASA need no log-sum-exp, so PyTorch chooses for them.
-            vsf = self.settings.method == "vsf"
-            self.kernels.add(plan_kernel(q, self.kernel) if vsf else "scaled_dot_product_attention")
+            # NAG and NASA need no log-sum-exp, so PyTorch chooses for them, and for masked forms.
+            exact = self.settings.method in SHARING if self.form is None else self.form.exact
+            self.kernels.add(plan_kernel(q, self.kernel) if exact else "scaled_dot_product_attention")
         self.layers.add(name)
 
     def add_share(self, share: Tensor) -> None:

@@ -6,11 +6,18 @@ Owns the way from settings to the cross functions of `vsf_lib.attention`. Knows 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from vsf_lib.adapters.call import GuidedCall
-from vsf_lib.attention import cross_attention, nag_cross_attention, nasa_cross_attention
+from vsf_lib.attention import (
+    cross_attention,
+    nag_cross_attention,
+    nasa_cross_attention,
+    variant_cross_attention,
+)
 
 Pair = tuple[Tensor, Tensor]
 
@@ -22,8 +29,15 @@ def attend(call: GuidedCall, name: str, q: Tensor, k: Tensor, v: Tensor, negativ
     return out
 
 
-def _vsf(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
-    result = cross_attention(
+def _sharing(
+    attention: Callable[..., Tensor | tuple[Tensor, Tensor]],
+    call: GuidedCall,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    negative: Pair,
+) -> Tensor:
+    result = attention(
         q,
         k,
         v,
@@ -65,4 +79,9 @@ def _nasa(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> 
     )
 
 
-_METHODS = {"vsf": _vsf, "nag": _nag, "nasa": _nasa}
+_METHODS: dict[str, Callable[..., Tensor]] = {
+    "vsf": partial(_sharing, cross_attention),
+    "difference": partial(_sharing, partial(variant_cross_attention, variant="difference")),
+    "nag": _nag,
+    "nasa": _nasa,
+}

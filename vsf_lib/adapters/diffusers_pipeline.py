@@ -25,6 +25,7 @@ _T5_LIMIT = 512
 class DiffusersAdapter:
     """See `registry.Adapter`."""
 
+    joint = True
     extrapolates = False
     two_kinds = False
     moves_pooled = False

@@ -38,6 +38,8 @@ _TEXT_TOKENS = 512
 class WanAdapter(DiffusersAdapter):
     """See `registry.Adapter`."""
 
+    joint = False
+
     def check_encoders(self, pipe: Any) -> None:
         check_parts(
             pipe,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vsf_lib.adapters.call import Batch, GuidedCall, Recording
+from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
 from vsf_lib.adapters.steps import claimed_steps, current_step
@@ -30,6 +31,7 @@ class Report:
     """What guidance did in one call of the pipeline."""
 
     method: str
+    """The settings' method, or the name of the form that stood in its place."""
     layers: tuple[str, ...]
     """The attention layers that were guided in each of `guided_steps`."""
     kernel: str
@@ -64,6 +66,7 @@ class Generation:
         kernel: str,
         record_share: Recording,
         pooled: list[Tensor] | None = None,
+        form: Form | None = None,
     ) -> None:
         """`negatives` holds one embedding `[n, C]` per conditional row, `pooled` one `[C]` where the prompt's
         is moved."""
@@ -77,6 +80,7 @@ class Generation:
         self._pooled = None if pooled is None else torch.stack(pooled[:1] if self._alike else pooled)
         self._kernel = kernel
         self._record_share = record_share
+        self._form = form
         self._run: set[int] = set()
         self._guided: set[int] = set()
         self._layers: tuple[str, ...] = ()
@@ -112,6 +116,7 @@ class Generation:
             batch,
             kernel=self._kernel,
             record_share=self._record_share,
+            form=self._form,
             n_p=text.shape[1],
         )
 
@@ -169,7 +174,7 @@ class Generation:
             )
         steps = tuple(sorted(self._guided))
         report = Report(
-            method=self._settings.method,
+            method=self._settings.method if self._form is None else self._form.name,
             layers=self._layers,
             kernel=", ".join(sorted(self._kernels)),
             steps=total,
@@ -192,11 +197,13 @@ def _stacked(of_step: Mapping[int, Tensor]) -> Tensor | None:
 
 def log_report(report: Report, settings: Settings) -> None:
     """One line: what was applied, how strongly, where and by what."""
+    shared = f"alpha {settings.alpha:g}, beta {settings.beta:g}"
     strength = {
-        "vsf": f"alpha {settings.alpha:g}, beta {settings.beta:g}",
+        "vsf": shared,
+        "difference": shared,
         "nag": f"phi {settings.nag_phi:g}, tau {settings.nag_tau:g}, alpha {settings.nag_alpha:g}",
         "nasa": f"alpha {settings.nasa_alpha:g}",
-    }[report.method]
+    }[settings.method]
     log.info(
         "%s (%s) on %d layers in %d of %d steps%s, %d images, up to %d negative tokens, kernel %s",
         report.method,

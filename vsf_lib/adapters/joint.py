@@ -1,4 +1,4 @@
-"""A guided call's joint attention: which method acts on q, k and v, where, how strongly.
+"""A guided call's joint attention: which method or form acts on q, k and v, where, how strongly.
 
 Owns the way from settings to the joint functions of `vsf_lib.attention`. Knows tokens as slices only: no
 network, pipeline or step.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TypedDict
 
 from torch import Tensor
 
 from vsf_lib.adapters.call import GuidedCall
-from vsf_lib.attention import joint_attention, nag_attention, nasa_attention
+from vsf_lib.adapters.form import Form
+from vsf_lib.attention import joint_attention, nag_attention, nasa_attention, variant_attention
 
 _Strength = Callable[[float, float], "float | Tensor"]
 """What is passed for a strength: its value where guidance is on, and the one that switches it off."""
@@ -42,7 +44,8 @@ def attend(
     With `silent` N is carried along unseen: image and text are as unguided, and the layer is not guided.
     """
     regions: _Regions = {"image": image, "positive": positive, "negative": negative}
-    out = _METHODS[call.settings.method](call, _silence if silent else call.rows, q, k, v, regions)
+    act = _METHODS[call.settings.method] if call.form is None else partial(_form, call.form)
+    out = act(call, _silence if silent else call.rows, q, k, v, regions)
     if silent:
         call.silent.add(name)
     else:
@@ -54,8 +57,16 @@ def _silence(on: float, off: float) -> float:
     return off
 
 
-def _vsf(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
-    result = joint_attention(
+def _sharing(
+    attention: Callable[..., Tensor | tuple[Tensor, Tensor]],
+    call: GuidedCall,
+    strength: _Strength,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    regions: _Regions,
+) -> Tensor:
+    result = attention(
         q,
         k,
         v,
@@ -71,6 +82,21 @@ def _vsf(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor,
     out, share = result
     call.add_share(share)
     return out
+
+
+def _form(
+    form: Form, call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions
+) -> Tensor:
+    return form.attention(
+        q,
+        k,
+        v,
+        **regions,
+        alpha=call.settings.alpha,
+        beta=strength(call.settings.beta, math.inf),
+        negative_mask=call.batch.mask,
+        kernel=call.kernel,
+    )
 
 
 def _nag(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
@@ -101,4 +127,9 @@ def _nasa(
     )
 
 
-_METHODS = {"vsf": _vsf, "nag": _nag, "nasa": _nasa}
+_METHODS: dict[str, Callable[..., Tensor]] = {
+    "vsf": partial(_sharing, joint_attention),
+    "difference": partial(_sharing, partial(variant_attention, variant="difference")),
+    "nag": _nag,
+    "nasa": _nasa,
+}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.negative import extrapolate_negative
-from vsf_lib.settings import Settings
+from vsf_lib.settings import SHARING, Settings
 
 
 def encode_texts(
@@ -41,6 +41,6 @@ def encode_pooled(
     encode_prompt: Callable[..., Any],
 ) -> list[Tensor] | None:
     """The negative prompts' pooled embeddings `[C]`, or None where the prompt's is not moved."""
-    if settings.method != "vsf" or not settings.pooled_shift:
+    if settings.method not in SHARING or not settings.pooled_shift:
         return None
     return adapter.pooled(pipe, texts, arguments, encode_prompt)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Adapter(Protocol):
     """How one network is reached. Stateless: all that changes lives in the session that uses it."""
 
+    joint: bool
+    """Whether text and image share one attention, in which a `form.Form` may stand in VSF's place."""
     extrapolates: bool
     """Whether `Settings.negative_scale` (eq. 10) means something for this network's embeddings."""
     two_kinds: bool

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vsf_lib.adapters.call import GuidedCall, Recording
+from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Generation, Report
 from vsf_lib.adapters.negatives import encode_pooled, encode_texts
 from vsf_lib.adapters.registry import Adapter
@@ -50,6 +51,7 @@ class Session:
         *,
         kernel: str,
         record_share: Recording,
+        form: Form | None = None,
     ) -> None:
         self._pipe = pipe
         self._adapter = adapter
@@ -58,6 +60,7 @@ class Session:
         self._reports = reports
         self._kernel = kernel
         self._record_share = record_share
+        self._form = form
         self._denoiser = adapter.denoiser(pipe)
         self._active = False
         self._undo = ExitStack()
@@ -146,6 +149,8 @@ class Session:
                 f"a negative embedding has width {embeddings[0].shape[-1]} and the prompt's has "
                 f"{conditional.shape[-1]}: encode the negative with the model that it is for"
             )
+        if self._form is not None and self._form.embed is not None:
+            embeddings = [self._form.embed(each, self._settings.alpha) for each in embeddings]
         per_prompt = len(conditional) // prompts
         whose = [row // per_prompt if len(embeddings) > 1 else 0 for row in range(len(conditional))]
         self._generation = Generation(
@@ -157,6 +162,7 @@ class Session:
             kernel=self._kernel,
             record_share=self._record_share,
             pooled=None if pooled is None else [pooled[which] for which in whose],
+            form=self._form,
         )
         return result
 

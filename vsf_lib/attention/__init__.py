@@ -14,9 +14,11 @@ from .baselines import nag_attention, nag_cross_attention, nasa_attention, nasa_
 from .cross import cross_attention
 from .joint import joint_attention
 from .kernels import KERNELS, Kernel, plan_kernel
+from .variants import VARIANTS, variant_attention, variant_cross_attention
 
 __all__ = [
     "KERNELS",
+    "VARIANTS",
     "Kernel",
     "cross_attention",
     "joint_attention",
@@ -25,4 +27,6 @@ __all__ = [
     "nasa_attention",
     "nasa_cross_attention",
     "plan_kernel",
+    "variant_attention",
+    "variant_cross_attention",
 ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -33,6 +32,7 @@ from .layout import (
     wide,
     within,
 )
+from .merge import norm_limit
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 """Z+ and Z- of the image rows, wide, to the guided Z."""
@@ -129,10 +129,7 @@ def _nag(q: Tensor, phi: Strength, tau: Strength, alpha: Strength, p: float) -> 
 
     def formula(z_pos: Tensor, z_neg: Tensor) -> Tensor:
         z = z_pos + (z_pos - z_neg) * phi
-        norm_pos = torch.linalg.vector_norm(z_pos, p, dim=(1, 3), keepdim=True)
-        norm = torch.linalg.vector_norm(z, p, dim=(1, 3), keepdim=True)
-        limit = (norm_pos * tau / norm.clamp(min=1e-6)).clamp(max=1)
-        return z * (limit * a) + z_pos * (1 - a)
+        return z * (norm_limit(z, z_pos, tau, p) * a) + z_pos * (1 - a)
 
     return formula
 

@@ -1,7 +1,7 @@
 """Value sign flip for joint attention (SD3.5 and Flux: image and text in one sequence).
 
-Owns the exact form and the three-call form, and picks one. Must not know models or where a model keeps its
-tokens.
+Owns the exact form and the three-call form, and picks one, also for the formulas of variants.py. Must not
+know models or where a model keeps its tokens.
 
 Who sees whom, per head, logits q k / sqrt(D) (VSF paper, section 3.2 and Listing 1):
 
@@ -38,7 +38,7 @@ from .layout import (
     within,
 )
 from .masked import masked_joint
-from .merge import guide, join
+from .merge import FLIP, Formula, combine, guide, join
 
 
 def joint_attention(
@@ -54,6 +54,7 @@ def joint_attention(
     negative_mask: Tensor | None = None,
     kernel: str = "auto",
     return_share: bool = False,
+    formula: Formula = FLIP,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of `[B, H, L, D]` in which image tokens move away from the negative prompt.
 
@@ -64,6 +65,8 @@ def joint_attention(
     negative_mask: bool `[B, n_n]`, True = real token; padding is hidden from I -> N1 and N0 -> N0.
     kernel: "auto", "exact", "three-call", "masked" or a name of kernels.KERNELS. `plan_kernel` tells what
     "auto" comes to.
+    formula: how image rows are put together. Other ones than the paper's have names in variants.py; where
+    there is no log-sum-exp they take a call for each piece and one for w, "masked" included.
 
     Returns `[B, H, L, D]` in the order of q, with `return_share` also w `[B, H, n_i]`: the share of an image
     token's attention that goes to N1. Where all is off, image and positive rows equal the unguided call bit
@@ -86,7 +89,10 @@ def joint_attention(
 
     chosen = plan(q, k, v, kernel)
     if chosen.kernel is not None:
-        out, w = _exact(chosen.kernel, q, k, v, regions, alpha, beta, mask)
+        out, w = _exact(chosen.kernel, q, k, v, regions, alpha, beta, mask, formula)
+        return (out, w) if return_share else out
+    if formula is not FLIP:
+        out, w = _piece_by_piece(q, k, v, regions, alpha, beta, mask, formula)
         return (out, w) if return_share else out
     if chosen.form == "masked":
         return masked_joint(q, k, v, regions, alpha, beta, mask, return_share)
@@ -102,6 +108,7 @@ def _exact(
     alpha: Strength,
     beta: Strength,
     mask: Tensor | None,
+    formula: Formula = FLIP,
 ) -> tuple[Tensor, Tensor]:
     """The mask-free form:
 
@@ -111,6 +118,8 @@ def _exact(
     O_I      = (1 - w) O_b[I] - alpha w O_n
     O_P      = O_b[P]
     O_N      = attention(Q[N], K[I]) merged with attention(Q[N], K[N])
+
+    Another `formula` changes the line of O_I alone, so it costs no call.
 
     One alpha or beta per row is a factor or a term in the merge and costs nothing. Tokens of different alpha
     scale V[N]. Tokens of different beta, and padding, need a bias on their logits, since one w per query
@@ -130,7 +139,7 @@ def _exact(
     neg, neg_lse = attend(
         side if bias is None else side_kernel(kernel, biased=True), q[:, :, i], k[:, :, n], v_n, bias
     )
-    guided, w = guide(base[:, :, rows], base_lse[:, :, rows], neg, neg_lse, row_alpha, row_beta)
+    guided, w = guide(base[:, :, rows], base_lse[:, :, rows], neg, neg_lse, row_alpha, row_beta, formula)
 
     out = new_output(q)
     out[:, :, i] = guided
@@ -172,18 +181,53 @@ def _three_call(
     out[:, :, i] = guided
     if p.stop > p.start:
         out[:, :, p] = sdpa(q[:, :, p], take(k, (i, p)), take(v, (i, p)))
+    out[:, :, n] = _negative_rows(q, k, v, regions, mask)
+    return (out, _share(q, k, n, i, bias)) if return_share else out
+
+
+def _piece_by_piece(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    regions: Regions,
+    alpha: Strength,
+    beta: Strength,
+    mask: Tensor | None,
+    formula: Formula,
+) -> tuple[Tensor, Tensor]:
+    """O_b, O_n and w by plain calls, for formulas that the sum over all keys is not."""
+    i, p, n = regions
+    ip = (i, p)
+    base = sdpa(take(q, ip), take(k, ip), take(v, ip))
+    row_alpha, v_n = split_alpha(alpha, v[:, :, n])
+    bias = row_bias(beta, q.dtype)
+    # One beta for all of N says nothing about which of its tokens to look at.
+    neg = sdpa(q[:, :, i], k[:, :, n], v_n, attn_mask=bias if isinstance(bias, Tensor) else None)
+    w = _share(q, k, n, i, _sequence_bias(bias, q, n))
+
+    out = new_output(q)
+    out[:, :, i] = combine(base[:, :, within(i, [p])], neg, w, row_alpha, formula)
+    out[:, :, p] = base[:, :, within(p, [i])]
+    out[:, :, n] = _negative_rows(q, k, v, regions, mask)
+    return out, w
+
+
+def _negative_rows(q: Tensor, k: Tensor, v: Tensor, regions: Regions, mask: Tensor | None) -> Tensor:
+    """N0's own attention over [I, N], by a plain call."""
+    i, _, n = regions
     see = take(k, (i, n)), take(v, (i, n))
     hidden = mask_bias(mask, q)
     if hidden is not None:
         rows = within(n, [i])
         hidden = torch.nn.functional.pad(hidden, (rows.start, see[0].shape[2] - rows.stop))
-    out[:, :, n] = sdpa(q[:, :, n], *see, attn_mask=hidden)
-    if not return_share:
-        return out
+    return sdpa(q[:, :, n], *see, attn_mask=hidden)
+
+
+def _share(q: Tensor, k: Tensor, n: slice, i: slice, bias: Tensor | None) -> Tensor:
+    """w `[B, H, n_i]`, wide, by a plain call whose values are 1 on N and 0 elsewhere."""
     is_n = q.new_zeros(1, 1, q.shape[2], q.shape[3])
     is_n[:, :, n] = 1
-    w = sdpa(q[:, :, i], k, is_n.expand_as(v), attn_mask=bias)[..., 0]
-    return out, w.to(wide(q.dtype))
+    return sdpa(q[:, :, i], k, is_n.expand_as(q), attn_mask=bias)[..., 0].to(wide(q.dtype))
 
 
 def _sequence_bias(bias: Tensor | float, q: Tensor, n: slice) -> Tensor | None:

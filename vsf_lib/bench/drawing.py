@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from vsf_lib.adapters import Report, guided
+from vsf_lib.adapters import Form, Guidance, Report, guided
 from vsf_lib.adapters.call import Recording
 from vsf_lib.bench.pairs import Pair
 from vsf_lib.scenes.judge import Judge
@@ -17,18 +19,26 @@ from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH, MODELS, SIZE
 from vsf_lib.settings import Settings
 
 BATCH = 20
+POSITIVE, NEGATIVE, QUALITY = range(3)
+"""The columns of `outcomes`, and of all that is made of them."""
+
+Encode = Callable[[Any, Settings, Sequence[str]], Sequence[Tensor]]
+"""A pipeline, settings and negative prompts to their embeddings, as `adapters.encode_negatives`."""
 
 
 @dataclass(frozen=True)
 class Method:
     """One row of a comparison.
 
-    `guidance_scale` above 1 is CFG with the negative prompt in the pipeline's own way.
+    `guidance_scale` above 1 is CFG with the negative prompt in the pipeline's own way. `form` stands in VSF's
+    place, and `encode` makes the negative's embeddings in another way than the settings'.
     """
 
     name: str
     settings: Settings
     guidance_scale: float = 1.0
+    form: Form | None = None
+    encode: Encode | None = None
 
     def describe(self) -> str:
         """Its values in a few words."""
@@ -78,15 +88,27 @@ def draw(
     `reports` gets those of the guided batches, in order, with each layer's share of attention.
     """
     jobs = [(pair, 1_000_003 * seed + index) for seed in seeds for index, pair in enumerate(pairs)]
+    return draw_each(pipe, jobs, method, steps=steps, reports=reports)
+
+
+def draw_each(
+    pipe: Any,
+    jobs: Sequence[tuple[Pair, int]],
+    method: Method,
+    *,
+    steps: int,
+    reports: list[Report] | None = None,
+) -> np.ndarray:
+    """Pictures uint8 `[len(jobs), 64, 64, 3]` of pairs with the seed that each of them begins with."""
+    record: Recording = False if reports is None else "layers"
     pictures: list[np.ndarray] = []
     for start in range(0, len(jobs), BATCH):
         chunk = jobs[start : start + BATCH]
         negatives = [pair.negative_prompt for pair, _ in chunk]
-        record: Recording = False if reports is None else "layers"
-        with guided(pipe, method.settings, negatives, record_share=record) as guidance:
+        with _guidance_by(pipe, method, negatives, record) as guidance:
             result = pipe(
                 [pair.prompt for pair, _ in chunk],
-                **_guidance(pipe, method.guidance_scale, negatives),
+                **_scale(pipe, method.guidance_scale, negatives),
                 num_inference_steps=steps,
                 height=SIZE,
                 width=SIZE,
@@ -100,7 +122,18 @@ def draw(
     return np.concatenate(pictures)
 
 
-def _guidance(pipe: Any, scale: float, negatives: list[str]) -> dict[str, Any]:
+def _guidance_by(
+    pipe: Any, method: Method, negatives: list[str], record: Recording
+) -> AbstractContextManager[Guidance]:
+    if method.settings.method == "off" or method.encode is None:
+        return guided(pipe, method.settings, negatives, form=method.form, record_share=record)
+    embeddings = method.encode(pipe, method.settings, negatives)
+    return guided(
+        pipe, method.settings, negative_embeddings=embeddings, form=method.form, record_share=record
+    )
+
+
+def _scale(pipe: Any, scale: float, negatives: list[str]) -> dict[str, Any]:
     """How a pipeline is told of CFG at `scale`; Flux's guidance_scale is another thing, distilled into it."""
     negative = {"negative_prompt": negatives if scale > 1 else None}
     if not hasattr(pipe.transformer.config, "guidance_embeds"):
@@ -108,11 +141,17 @@ def _guidance(pipe: Any, scale: float, negatives: list[str]) -> dict[str, Any]:
     return {**negative, "true_cfg_scale": scale, "guidance_scale": MODELS["flux-dev"].guidance_scale}
 
 
-def score(judge: Judge, pairs: Sequence[Pair], pictures: np.ndarray) -> Score:
-    """What the judge says of `pictures`, in the order of `draw`."""
+def outcomes(judge: Judge, pairs: Sequence[Pair], pictures: np.ndarray) -> np.ndarray:
+    """What the judge says of each picture of `draw`, 0 or 1: `[seeds, len(pairs), 3]`."""
     rows = []
     for index, verdict in enumerate(judge(pictures)):
         pair = pairs[index % len(pairs)]
         rows.append((pair.positive(verdict), pair.negative(verdict), verdict.clean))
-    positive, negative, quality = np.array(rows, dtype=float).mean(0).tolist()
-    return Score(positive, negative, quality, len(rows))
+    return np.array(rows, dtype=float).reshape(-1, len(pairs), 3)
+
+
+def score(judge: Judge, pairs: Sequence[Pair], pictures: np.ndarray) -> Score:
+    """What the judge says of `pictures`, in the order of `draw`."""
+    seen = outcomes(judge, pairs, pictures).reshape(-1, 3)
+    positive, negative, quality = seen.mean(0).tolist()
+    return Score(positive, negative, quality, len(seen))

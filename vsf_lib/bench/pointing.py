@@ -6,13 +6,11 @@ renders only and sees neither prompt nor attention. Owns the course of this benc
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,11 @@ import numpy as np
 from vsf_lib.bench.pairs import Pair, make_pairs
 from vsf_lib.bench.peaks import Hits, cells_on, chances, peak_hits, ranked
 from vsf_lib.bench.pointing_sheet import Sheet, make_sheet
-from vsf_lib.errors import OutputError
+from vsf_lib.bench.results import conditions, write_json
+from vsf_lib.bench.subject import Subject
 from vsf_lib.heatmap import as_maps
 from vsf_lib.presets import preset_for
-from vsf_lib.scenes.model import MODELS, NAME, SIZE, STEPS
+from vsf_lib.scenes.model import SIZE
 from vsf_lib.scenes.world import KINDS, PARTS
 from vsf_lib.settings import Settings
 
@@ -37,36 +36,34 @@ Rates = dict[str, float]
 """How often the peak's cell overlaps the part, and its centre lies on it; `ranked` of the object's cells."""
 
 
-def run(args: Namespace) -> int:
-    """Runs it; prints the table to standard output."""
-    from vsf_lib.scenes.finder import Finder
-    from vsf_lib.scenes.judge import Judge
-    from vsf_lib.scenes.loading import load_pipeline
+def check(args: Namespace) -> None:
+    """Nothing can be asked for that would fail later."""
 
-    model = MODELS.get(args.model)
+
+def run(args: Namespace, subject: Subject) -> None:
+    """Measures, prints and writes what was asked for."""
+    from vsf_lib.scenes.finder import Finder
+
     bench = Pointing(
-        load_pipeline(Path(args.model) if model is None else model.folder),
-        Judge.load(),
+        subject.pipe,
+        subject.judge,
         Finder.load(),
-        preset_for(args.model, usual=NAME).settings(),
-        steps=args.steps or (STEPS if model is None else model.steps),
+        preset_for(subject.model).settings(),
+        steps=subject.steps,
         pairs=args.pairs or (20 if args.quick else 200),
         seeds=args.seeds or (1 if args.quick else 2),
     )
     result, sheet = bench.measure()
-    result = {"model": NAME if model is None else model.name, **result}
+    head = conditions(subject.model, result["pairs"], result["seeds"], result["steps"])
+    result = {"study": "pointing", **head, **result}
     print(table(result))
     if args.json is not None:
-        try:
-            args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        except OSError as error:
-            raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
+        write_json(args.json, result)
     if sheet is not None:
         from vsf_lib.bench.sheet import write_sheet
 
         write_sheet(args.sheet, sheet.rows, sheet.titles, scale=1)
         print(f"contact sheet: {args.sheet}")
-    return 0
 
 
 @dataclass(frozen=True)

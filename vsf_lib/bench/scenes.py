@@ -1,27 +1,37 @@
 """`bench scenes`: does the negative prompt work, at what cost to the picture, against what else a user has.
 
-Owns the course of the benchmark and its output; how pictures are drawn and scored stands in drawing.py.
+Owns the command, and the course and output of its table; how pictures are drawn and scored stands in
+drawing.py. What a flag asks for instead of the table is a module of its own (`_STUDIES`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import platform
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vsf_lib.bench.results import conditions, write_json
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.presets import baseline, preset_for
-from vsf_lib.scenes.model import MODELS, NAME, STEPS
+from vsf_lib.scenes.model import MODELS, NAME
 from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
+
+_STUDIES = {
+    "curves": "vsf_lib.bench.curves",
+    "questions": "vsf_lib.bench.questions",
+    "pointing": "vsf_lib.bench.pointing",
+    "recipes": "vsf_lib.bench.recipes",
+}
+"""What a flag asks for instead of the table: a module with `check(args)`, which is called before a model is
+loaded, and `run(args, subject)`."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,20 +39,41 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="20 pairs, one seed and no sweeps, for a first look"
     )
+    studies = parser.add_mutually_exclusive_group()
+    studies.add_argument(
+        "--curves",
+        action="store_true",
+        help="instead: every method, variant and ablation over its strength (150 pairs, one seed)",
+    )
+    studies.add_argument(
+        "--questions",
+        action="store_true",
+        help="instead: what each choice inside VSF gains at equal removal (120 tuning pairs, one seed)",
+    )
+    studies.add_argument(
+        "--recipes",
+        action="store_true",
+        help="instead: what each recipe of generate --recipe does (20 seeds)",
+    )
+    studies.add_argument(
+        "--pointing",
+        action="store_true",
+        help="instead: how often the negative prompt's attention peaks on the part that it names",
+    )
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
-    parser.add_argument("--pairs", type=int, default=None, help="how many prompt/negative pairs (200)")
-    parser.add_argument("--seeds", type=int, default=None, help="how many seeds a pair (2)")
+    parser.add_argument(
+        "--pairs", type=int, default=None, help="how many prompt/negative pairs (default: 200)"
+    )
+    parser.add_argument("--seeds", type=int, default=None, help="how many seeds a pair (default: 2)")
     parser.add_argument(
         "--model",
         default=NAME,
         help=f"{', '.join(MODELS)}, or the folder of another scenes model (default: {NAME})",
     )
-    parser.add_argument(
-        "--pointing",
-        action="store_true",
-        help="instead: how often the negative prompt's attention peaks on the part that it names",
-    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the results here")
+    parser.add_argument(
+        "--plot", type=Path, default=None, metavar="FILE.png", help="with --curves: draw them here"
+    )
     parser.add_argument(
         "--sheet", type=Path, default=Path("outputs/scenes-sheet.png"), help="where the contact sheet goes"
     )
@@ -54,21 +85,24 @@ def run(args: Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise SettingsError(f"--{name} is {value}, but must be 1 or more")
-    for name in ("sheet", "json"):
+    for name in ("sheet", "json", "plot"):
         _check_target(getattr(args, name), f"--{name}")
-    if args.pointing:
-        from vsf_lib.bench import pointing
+    study = next((import_module(module) for flag, module in _STUDIES.items() if getattr(args, flag)), None)
+    if args.plot is not None and not args.curves:
+        raise SettingsError("--plot draws the curves: give --curves, too")
+    if study is not None:
+        study.check(args)
+    from vsf_lib.bench.subject import load_subject
 
-        return pointing.run(args)
-    from vsf_lib.scenes.judge import Judge
-    from vsf_lib.scenes.loading import load_pipeline
-
-    model = MODELS.get(args.model)
+    subject = load_subject(args.model, args.steps)
+    if study is not None:
+        study.run(args, subject)
+        return 0
     bench = Bench(
-        load_pipeline(Path(args.model) if model is None else model.folder),
-        Judge.load(),
-        model=NAME if model is None else model.name,
-        steps=args.steps or (STEPS if model is None else model.steps),
+        subject.pipe,
+        subject.judge,
+        model=subject.model,
+        steps=subject.steps,
         pairs=args.pairs or (20 if args.quick else 200),
         seeds=args.seeds or (1 if args.quick else 2),
         sweeps=not args.quick,
@@ -78,10 +112,7 @@ def run(args: Namespace) -> int:
     from vsf_lib.bench.sheet import write_sheet
 
     if args.json is not None:  # first: numbers cannot be had again as cheaply as a sheet
-        try:
-            args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        except OSError as error:
-            raise OutputError(f"the results cannot be written to {args.json} ({error})") from error
+        write_json(args.json, result)
     write_sheet(args.sheet, rows, titles)
     print(f"contact sheet: {args.sheet}")
     return 0
@@ -91,8 +122,9 @@ def _check_target(path: Path | None, flag: str) -> None:
     """Finds out before the drawing whether its results will have a place."""
     if path is None:
         return
-    if flag == "--sheet" and path.suffix.lower() != ".png":
-        raise OutputError(f"{flag} is {path}, but the contact sheet is a .png file")
+    what = {"--sheet": "the contact sheet", "--plot": "the plot"}.get(flag)
+    if what is not None and path.suffix.lower() != ".png":
+        raise OutputError(f"{flag} is {path}, but {what} is a .png file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,7 +151,7 @@ class Bench:
         from vsf_lib.bench.pairs import make_pairs
 
         self._pipe, self._judge, self._steps, self._sweeps = pipe, judge, steps, sweeps
-        self._model, self._two_kinds = model, hasattr(pipe.transformer.config, "guidance_embeds")
+        self._model = model
         self._pairs = make_pairs(pairs)
         self._tuning = make_pairs(tuning, held_out=False, seed=7)
         self._seeds = range(1, seeds + 1)
@@ -133,6 +165,7 @@ class Bench:
             Method("none", off),
             Method("vsf", preset_for(self._model).settings()),
             Method("vsf-strong", preset_for(self._model, strong=True).settings()),
+            Method("difference", preset_for(self._model).settings(method="difference")),
             Method("nag", baseline("nag").settings()),
             Method("nag-strong", baseline("nag-strong").settings()),
             Method("nasa", baseline("nasa").settings()),
@@ -150,7 +183,8 @@ class Bench:
             rows.append((method.name, pictures[: min(12, len(self._pairs))]))
             log.info("%s: %s", method.name, scores[method.name])
         titles = [f"{pair.prompt}\nnot {pair.negative_prompt}" for pair in self._pairs[:12]]
-        return {**self._conditions(), "methods": scores, **sweeps}, rows, titles
+        described = conditions(self._model, len(self._pairs), len(self._seeds), self._steps)
+        return {**described, "methods": scores, **sweeps}, rows, titles
 
     def _tuned(self, methods: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The baselines at the best of their own sweeps, and VSF's curve; all on the tuning pairs."""
@@ -162,6 +196,7 @@ class Bench:
             alpha_at,
             baseline_candidates,
             best,
+            difference_candidates,
             vsf_candidates,
         )
 
@@ -177,33 +212,19 @@ class Bench:
             results = measure(candidates)
             chosen[name] = replace(best(results, POSITIVE_KEPT)[0], name=name)
             log_of[name] = [{"values": m.describe(), **s.as_json()} for m, s in results]
-        curve = measure(vsf_candidates(two_kinds=self._two_kinds))
+        curve = measure(vsf_candidates())
         log_of["vsf"] = [{"values": m.describe(), **s.as_json()} for m, s in curve]
         removal = {
             f"{share:.0%}": alpha_at(curve, preset_for(self._model).settings(), share) for share in (0.5, 0.9)
         }
         published = [(m, s) for m, s in curve if m.settings.negative_tokens == "all"]
         methods = [chosen.get(m.name, m) for m in methods]
-        methods[3:3] = [
-            replace(
-                best(curve, POSITIVE_KEPT)[0], name="vsf-kept"
-            ),  # by the rule that baselines are chosen by
-            replace(best(published, POSITIVE_KEPT)[0], name="vsf-paper"),
-        ]
+        differences = measure(difference_candidates())
+        log_of["difference"] = [{"values": m.describe(), **s.as_json()} for m, s in differences]
+        # By the rule that baselines are chosen by.
+        kept = {"vsf-kept": curve, "vsf-paper": published, "difference-kept": differences}
+        methods[4:4] = [replace(best(found, POSITIVE_KEPT)[0], name=name) for name, found in kept.items()]
         return methods, {"alpha_at_removal": removal, "sweeps": log_of}
-
-    def _conditions(self) -> dict[str, Any]:
-        import diffusers
-        import torch
-
-        return {
-            "model": self._model,
-            "pairs": len(self._pairs),
-            "seeds": len(self._seeds),
-            "steps": self._steps,
-            "machine": platform.processor() or platform.machine(),
-            "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
-        }
 
 
 def table(result: dict[str, Any]) -> str:

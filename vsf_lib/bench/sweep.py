@@ -16,17 +16,25 @@ VSF_GRID = {
 POSITIVE_KEPT = 0.9
 
 
-def vsf_candidates(*, two_kinds: bool = False) -> list[Method]:
-    """VSF over alpha, beta and which tokens of the negative act; in Flux with both kinds of block or one."""
+def vsf_candidates() -> list[Method]:
+    """VSF over alpha, beta and which tokens of the negative act."""
     return [
-        Method(
-            f"vsf {tokens}",
-            Settings.create(alpha=alpha, beta=beta, negative_tokens=tokens, blocks=blocks),
-        )
-        for blocks in (("both", "double") if two_kinds else ("both",))
+        Method(f"vsf {tokens}", Settings.create(alpha=alpha, beta=beta, negative_tokens=tokens))
         for tokens, (alphas, betas) in VSF_GRID.items()
         for beta in betas
         for alpha in alphas
+    ]
+
+
+def difference_candidates() -> list[Method]:
+    """The difference over alpha and beta, with the words of the negative alone."""
+    return [
+        Method(
+            "difference",
+            Settings.create(method="difference", alpha=alpha, beta=beta, negative_tokens="words"),
+        )
+        for beta in (0.0, 1.0, 2.0)
+        for alpha in (1.0, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0)
     ]
 
 

@@ -39,7 +39,10 @@ _COMMANDS = {
     ("generate",): _Command("vsf_lib.cli.generate", "draw pictures without what the negative prompt names"),
     ("video",): _Command("vsf_lib.cli.video", "make a video without what the negative prompt names (Wan)"),
     ("studio",): _Command("vsf_lib.cli.studio", "a page in the browser to make videos (Wan)"),
-    ("bench", "scenes"): _Command("vsf_lib.bench.scenes", "compare the methods on the small built-in model"),
+    ("bench", "scenes"): _Command("vsf_lib.bench.scenes", "compare the methods on a small built-in model"),
+    ("bench", "evidence"): _Command(
+        "vsf_lib.bench.evidence", "write docs/evidence.md from what was measured"
+    ),
     ("scenes", "train"): _Command("vsf_lib.scenes.training.command", "train the small built-in model again"),
 }
 

@@ -13,8 +13,10 @@ from typing import Any
 from vsf_lib.cli.console import note, result
 from vsf_lib.cli.guidance import add_guidance
 from vsf_lib.cli.model import Model, find_model
-from vsf_lib.cli.output import Output, open_output
+from vsf_lib.cli.output import PICTURES, Output, open_output
+from vsf_lib.cli.recipe import LIST, add_recipe, tell_recipes
 from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, resolve
+from vsf_lib.cli.sweep import FILMS, add_sweep, check_file, files_for
 from vsf_lib.errors import ModelError, is_out_of_memory
 from vsf_lib.metadata import format_parameters, write_png
 from vsf_lib.scenes.model import MODELS, NAME, SIZE, check_words
@@ -31,11 +33,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         action=BooleanOptionalAction,
         help="two pictures of the same seed in one file: left without, right with the negative prompt",
     )
+    add_recipe(guidance)
+    add_sweep(parser.add_argument_group("one setting over a range"))
     guidance.add_argument(
         "--heatmap",
         action=BooleanOptionalAction,
         help="a second file beside the picture, NAME-heatmap.png: where the negative prompt acts, over the "
-        "picture and step by step (method vsf)",
+        "picture and step by step (methods vsf and difference)",
     )
     picture = parser.add_argument_group("the picture")
     picture.add_argument("--steps", type=int, metavar="N", help="default: what suits the model")
@@ -78,7 +82,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     machine.add_argument("--offload", choices=OFFLOADS, help="keep parts in main memory (default: none)")
     result_group = parser.add_argument_group("result")
     result_group.add_argument(
-        "--out", metavar="PATH", help="a .png file, which is replaced, or a folder (default: outputs)"
+        "--out",
+        metavar="PATH",
+        help="a .png file, which is replaced, or a folder (default: outputs); of a sweep also "
+        f"{', '.join(FILMS)}",
     )
     result_group.add_argument(
         "--json", action="store_true", help="print one JSON object with path, infotext and seconds"
@@ -90,6 +97,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Draws and writes what was asked for."""
+    if args.recipe == LIST:
+        return tell_recipes(args)
     request = resolve(args)
     if request.model in MODELS:
         check_words(request.prompt, "prompt")
@@ -97,7 +106,9 @@ def run(args: Namespace) -> int:
     model = find_model(request.model, request.parts)
     if model.folder is not None:
         model.folder.size(request.size)
-    with open_output(args.out, request.batch) as output:
+    with open_output(args.out, request.batch, files_for(args) if request.sweep else PICTURES) as output:
+        if request.sweep:
+            check_file(args, output.suffix)
         try:
             written = list(_written(request, model, output, args))
         except Exception as error:
@@ -112,7 +123,7 @@ def run(args: Namespace) -> int:
 
 def _written(request: Request, model: Model, output: Output, args: Namespace) -> Iterator[dict[str, Any]]:
     """Draws, writes and tells one picture after the other."""
-    from vsf_lib.cli.pictures import choose_machine, draw, fetch  # imports torch
+    from vsf_lib.cli.pictures import Picture, choose_machine, draw, fetch  # imports torch
 
     machine = choose_machine(request, model)
     folder = fetch(model)
@@ -128,15 +139,25 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
         )
     if args.seed is None and args.from_image is None:
         notes.append(f"seed {request.seed}")
-    for picture in draw(request, model, folder, machine, quiet=not args.debug):
-        path = output.path(request.prompt, picture.parameters.seed, compare=request.compare)
+    pictures: Iterator[Picture]
+    if request.sweep is None:
+        pictures = draw(request, model, folder, machine, quiet=not args.debug)
+    else:
+        from vsf_lib.cli.swept import draw_sweep
+
+        pictures = draw_sweep(
+            request, request.sweep, model, folder, machine, suffix=output.suffix, quiet=not args.debug
+        )
+    for picture in pictures:
+        path = output.path(request.prompt, picture.parameters.seed, kind=request.kind)
         infotext = format_parameters(picture.parameters)
-        write_png(path, picture.image, infotext)
+        picture.write(path, infotext)
         while notes:  # only now, so that a run that fails says one thing
             note(notes.pop(0))
         if not args.json:
             result(str(path))
         told: dict[str, Any] = {"path": str(path), "infotext": infotext, "seconds": round(picture.seconds, 3)}
+        told |= picture.told
         if picture.heatmap is not None:  # after the picture, which a failure here must not cost
             image, parameters = picture.heatmap()
             beside = output.beside(path, "heatmap")

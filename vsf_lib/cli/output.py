@@ -29,13 +29,21 @@ class Output:
         self._suffix = suffix
         self._named = 0
 
-    def path(self, prompt: str, seed: int, *, compare: bool = False) -> Path:
-        """The next result's file: as asked for, numbered if there are several, else a name that is free."""
+    @property
+    def suffix(self) -> str:
+        """The ending that results will have, in small letters."""
+        return (self._file.suffix if self._file is not None else self._suffix).lower()
+
+    def path(self, prompt: str, seed: int, *, kind: str = "") -> Path:
+        """The next result's file: as asked for, numbered if there are several, else a name that is free.
+
+        `kind` is what such a name ends in, to tell it from an ordinary picture.
+        """
         self._named += 1
         if self._file is not None:
             number = f"-{self._named}" if self._count > 1 else ""
             return self._file.with_name(f"{self._file.stem}{number}{self._file.suffix}")
-        return free_name(self._folder, prompt, f"{seed}{'-compare' if compare else ''}", self._suffix)
+        return free_name(self._folder, prompt, f"{seed}{f'-{kind}' if kind else ''}", self._suffix)
 
     def beside(self, path: Path, what: str) -> Path:
         """The file for something that goes with the result `path`: its name and `what`.

@@ -40,7 +40,7 @@ from vsf_lib.cli.request import (
 )
 from vsf_lib.cli.single_file import FLUX, SD3
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
-from vsf_lib.metadata import Parameters
+from vsf_lib.metadata import Parameters, write_png
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings
@@ -63,6 +63,15 @@ class Picture:
     seconds: float
     heatmap: Callable[[], tuple[Image.Image, Parameters]] | None = None
     """Draws the heat map that goes with it, if one was asked for, and says what that was made from."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What `--json` says of it beside path, infotext and seconds."""
+        return {}
+
+    def write(self, path: Path, infotext: str) -> None:
+        """Writes it; raises OutputError."""
+        write_png(path, self.image, infotext)
 
 
 @dataclass(frozen=True)
@@ -224,22 +233,30 @@ def draw(
     request: Request, model: Model, folder: Folder, machine: Machine, *, quiet: bool
 ) -> Iterator[Picture]:
     """The pictures of a request, one after the other; the model is loaded before the first."""
-    width, height = folder.size(request.size)  # again, because of models that had to be fetched
+    folder.size(request.size)  # again, because of models that had to be fetched
     pipe = load(folder, machine, quiet=quiet)
     if request.heatmap:
         check_scheduler(pipe)
+    yield from draw_with(pipe, request, model, folder, machine)
+
+
+def draw_with(
+    pipe: Any, request: Request, model: Model, folder: Folder, machine: Machine, *, label: str | None = None
+) -> Iterator[Picture]:
+    """The same with a loaded model. A `label` is what a single picture's bar says before it goes away."""
+    width, height = folder.size(request.size)
     call = _call(request, model, folder, (width, height))
     for number in range(request.batch):
         seed = request.seed + number
         start = time.perf_counter()
-        label = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
+        count = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
         images = []
         if request.compare:
-            image, _ = _draw_one(pipe, call, seed, _OFF, f"{label} without".strip())
+            image, _ = _draw_one(pipe, call, seed, _OFF, f"{count} without".strip())
             images.append(image)
-        name = f"{label} with" if request.compare else label
+        name = label or (f"{count} with" if request.compare else count).strip()
         trace = Trace() if request.heatmap else None
-        image, done = _draw_one(pipe, call, seed, request.settings, name.strip(), trace)
+        image, done = _draw_one(pipe, call, seed, request.settings, name, leave=label is None, trace=trace)
         images.append(image)
         parameters = Parameters(
             prompt=request.prompt,
@@ -279,13 +296,20 @@ def _call(request: Request, model: Model, folder: Folder, size: tuple[int, int])
 
 
 def _draw_one(
-    pipe: Any, call: dict[str, Any], seed: int, settings: Settings, label: str, trace: Trace | None = None
+    pipe: Any,
+    call: dict[str, Any],
+    seed: int,
+    settings: Settings,
+    label: str,
+    *,
+    leave: bool = True,
+    trace: Trace | None = None,
 ) -> tuple[Image.Image, Settings | None]:
     """One picture, and the settings that it was guided with: None unless the guidance's report says so.
 
     `trace` keeps what a heat map of the guided picture needs; the picture is the same with and without it.
     """
-    pipe.set_progress_bar_config(desc=label or None, disable=None, leave=True)  # None: on a terminal only
+    pipe.set_progress_bar_config(desc=label or None, disable=None, leave=leave)  # None: on a terminal only
     with (
         guided(pipe, settings, record_share=trace is not None) as guidance,
         nullcontext() if trace is None else trace.watching(pipe, call["num_inference_steps"]),

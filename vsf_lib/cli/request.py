@@ -12,13 +12,17 @@ import secrets
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from vsf_lib.cli.recipe import check_reads, example_of
+from vsf_lib.cli.sweep import FILMS, Plan, check_frames, plan_of, read_film
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.metadata import Parameters, parse_parameters, read_png
 from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
+from vsf_lib.recipes import Example
 from vsf_lib.scenes.model import MODELS, NAME
-from vsf_lib.settings import Settings, field, fields
+from vsf_lib.settings import SHARING, Settings, field, fields
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -71,6 +75,8 @@ class Request:
     """Whether the model is known to be one; see `fitted`."""
     fingerprint: str = ""
     """The weights that the picture to repeat was made with, if it says."""
+    sweep: Plan | None = None
+    """What runs over a range, from picture to picture of the same seed; `settings` has its first value."""
     notes: tuple[str, ...] = ()
     """What the user should be told before it starts."""
     heatmap: bool = False
@@ -82,8 +88,15 @@ class Request:
         alone = self.settings.method == "off" and self.guidance_scale > 1 and not self.flux
         return self.settings.negative_prompt if alone else ""
 
+    @property
+    def kind(self) -> str:
+        """What a result's name ends in, to tell it from an ordinary picture."""
+        return f"sweep-{self.sweep.sweep.name}" if self.sweep else "compare" if self.compare else ""
+
     def fitted(self, *, flux: bool) -> Request:
         """The same for the kind of model that was found, with notes on what does not act on it."""
+        if self.sweep is not None and not flux and (name := self.sweep.sweep.name) in _FLUX_ONLY:
+            raise SettingsError(f"--sweep {name}: it acts on Flux models only; sweep another setting")
         settings, notes = self.settings, list(self.notes)
         if settings.method == "off":
             if settings.negative_prompt and flux:
@@ -103,7 +116,7 @@ class Request:
 def resolve(args: Namespace) -> Request:
     """The request behind the arguments of `generate`; raises SettingsError or PromptError."""
     notes: list[str] = []
-    image = parse_parameters(read_png(args.from_image)) if args.from_image is not None else None
+    image = _older(args.from_image) if args.from_image is not None else None
     extra: Mapping[str, str] = image.extra if image else {}
     if image and not image.version.startswith(PROGRAM):
         notes.append(f"{args.from_image} was not made by this program: expect a similar picture at best")
@@ -111,25 +124,31 @@ def resolve(args: Namespace) -> Request:
     if not model.strip():
         raise SettingsError("the model has no name: pass --model with scenes, a folder or a Hugging Face id")
     preset = preset_named(args.preset, args.method, model)
-    prompt = _prompt(args, image)
-    compare = bool(_first(args.compare, COMPARISON in extra))
+    example = example_of(args, model, notes)
+    prompt = _prompt(args, image, example)
+    plan = plan_of(args, extra, explicit(args))
+    compare = plan is None and bool(_first(args.compare, COMPARISON in extra))
     scale = _first(args.guidance_scale, image.cfg_scale if image else 1.0)
     if not (math.isfinite(scale) and 1 <= scale <= 100):
         raise SettingsError(f"the guidance scale is {scale}, but must be a number from 1 (off) to 100")
-    wanted = _settings(args, image, preset)
-    heatmap = _heatmap(args, wanted, inherited=HEATMAP in extra)
-    settings = _effective(wanted, compare, image is not None, notes)
+    wanted = _settings(args, image, preset, example, plan)
+    heatmap = _heatmap(args, wanted, plan, inherited=HEATMAP in extra)
+    settings = _effective(
+        wanted, "--compare" if compare else "--sweep" if plan else "", image is not None, notes
+    )
     batch = _within("batch", _first(args.batch, 1), 1, LARGEST_SEED + 1)
     last = LARGEST_SEED + 1 - batch
     seed = _first(args.seed, image.seed if image else secrets.randbelow(last + 1))
     steps = _within("steps", _first(args.steps, image.steps if image else _steps(model)), 1, MOST_STEPS)
-    if settings.method != "off":
+    if plan is not None:
+        check_frames(plan, settings, steps)
+    elif settings.method != "off":
         if not settings.guided_steps(steps):
             raise SettingsError(
                 f"none of {steps} steps lies between start {settings.start:g} and end {settings.end:g}, so "
                 "nothing would be guided: lower start, raise end, or take more steps"
             )
-        if preset is UNKNOWN and settings.method == "vsf" and args.alpha is None and not image:
+        if preset is UNKNOWN and settings.method in SHARING and args.alpha is None and not image:
             notes.append(f"{UNKNOWN.note} (--alpha {settings.alpha:g}; --preset names known models)")
     return Request(
         prompt=prompt,
@@ -147,6 +166,7 @@ def resolve(args: Namespace) -> Request:
         dtype=_among("dtype", _first(args.dtype, extra.get(DTYPE, "auto")), DTYPES),
         offload=_first(args.offload, "none"),
         fingerprint=extra.get(FINGERPRINT, "") if image and model == image.model else "",
+        sweep=plan,
         notes=tuple(notes),
         heatmap=heatmap,
     )
@@ -173,7 +193,7 @@ def preset_named(name: str | None, method: str | None, model: str) -> Preset:
             )
         found = preset_for(kind, strong=kind != name)
     own = found.settings().method
-    if method not in (None, "off", own):
+    if method not in (None, "off", own) and not {method, own} <= SHARING:
         raise SettingsError(f"the preset {name} is for method {own}, but --method says {method}: drop one")
     return found
 
@@ -184,10 +204,19 @@ def explicit(args: Namespace) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def _prompt(args: Namespace, image: Parameters | None) -> str:
-    prompt: str | None = _first(args.prompt, image.prompt if image else None)
+def _older(file: str) -> Parameters:
+    """What the picture or film to repeat was made from."""
+    path = Path(file)
+    return parse_parameters(read_film(path) if path.suffix.lower() in FILMS else read_png(path))
+
+
+def _prompt(args: Namespace, image: Parameters | None, example: Example | None) -> str:
+    older = image.prompt if image else example.prompt if example else None
+    prompt: str | None = _first(args.prompt, older)
     if prompt is None:
-        raise PromptError('there is no prompt: pass --prompt "what the picture shows", or --from-image')
+        raise PromptError(
+            'there is no prompt: pass --prompt "what the picture shows", --recipe or --from-image'
+        )
     if not prompt.strip():
         raise PromptError('the prompt is empty: pass --prompt "what the picture shows"')
     if any("\ud800" <= sign <= "\udfff" for sign in prompt):
@@ -195,10 +224,18 @@ def _prompt(args: Namespace, image: Parameters | None) -> str:
     return prompt.strip()
 
 
-def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Settings:
-    base: dict[str, Any] = dict(preset.values)
-    if image and image.settings:
-        old = image.settings
+def _settings(
+    args: Namespace, image: Parameters | None, preset: Preset, example: Example | None, plan: Plan | None
+) -> Settings:
+    old = image.settings if image else None
+    # A preset is of both methods that share attention: a picture keeps its own of these.
+    method = args.method or (old.method if old and old.method in SHARING else None)
+    base: dict[str, Any] = preset.values_of(method)
+    if method in SHARING and base.get("method", "vsf") in SHARING:
+        base["method"] = method
+    if example:
+        base |= {**example.of(method), "negative_prompt": example.negative_prompt}
+    if old:
         if args.preset is None and args.method in (None, old.method):
             base = old.model_dump()
         else:  # another method or preset: what the picture says of strength means something else there
@@ -207,17 +244,22 @@ def _settings(args: Namespace, image: Parameters | None, preset: Preset) -> Sett
         base["negative_prompt"] = image.negative_prompt
         if args.negative_prompt is None and args.method is None:
             base["method"] = "off"
-    return Settings.create(**{**base, **explicit(args)})
+    if plan is not None:  # as the WebUIs' grids carry the values of their first cell
+        base[plan.sweep.name] = plan.sweep.values[0]
+    settings = Settings.create(**{**base, **explicit(args)})
+    check_reads(args, example, settings)
+    return settings
 
 
-def _effective(settings: Settings, compare: bool, repeats: bool, notes: list[str]) -> Settings:
-    """The same settings, with method off where there is nothing to guide."""
+def _effective(settings: Settings, flag: str, repeats: bool, notes: list[str]) -> Settings:
+    """The same settings, with method off where there is nothing to guide; `flag` is one that needs it."""
     off, empty = settings.method == "off", not settings.negative_prompt
-    if compare and off:
-        raise SettingsError("--compare has nothing to compare with method off: choose another --method")
-    if compare and empty:
+    if flag and off:
+        does = flag.removeprefix("--")
+        raise SettingsError(f"{flag} has nothing to {does} with method off: choose another --method")
+    if flag and empty:
         raise PromptError(
-            "--compare needs a negative prompt: give --negative-prompt, what the picture must not show"
+            f"{flag} needs a negative prompt: give --negative-prompt, what the picture must not show"
         )
     if off or not empty:
         return settings
@@ -226,18 +268,22 @@ def _effective(settings: Settings, compare: bool, repeats: bool, notes: list[str
     return settings.changed(method="off")
 
 
-def _heatmap(args: Namespace, settings: Settings, *, inherited: bool) -> bool:
+def _heatmap(args: Namespace, settings: Settings, plan: Plan | None, *, inherited: bool) -> bool:
     """Whether a heat map is to be drawn; raises if it was asked for and there is nothing that it could show.
 
     A heat map that is repeated without being asked for goes away with what it showed.
     """
-    possible = settings.method == "vsf" and bool(settings.negative_prompt)
+    possible = settings.method in SHARING and bool(settings.negative_prompt)
+    if plan is not None:
+        if args.heatmap:
+            raise SettingsError("--heatmap is of one picture and --sweep draws many: leave one of them out")
+        return False
     if not args.heatmap:
         return args.heatmap is None and inherited and possible
-    if settings.method != "vsf":
+    if settings.method not in SHARING:
         raise SettingsError(
-            f"--heatmap shows VSF's share of the attention, which method {settings.method} does not have: "
-            "leave it out, or choose --method vsf"
+            "--heatmap shows the negative prompt's share of the attention, which method "
+            f"{settings.method} does not have: leave it out, or choose --method vsf or difference"
         )
     if not possible:
         raise PromptError(

@@ -181,7 +181,8 @@ def _settings(args: Namespace, older: VideoJob | None, model: str) -> Settings:
     if older is not None and args.preset is None and args.method in (None, older.settings.method):
         base = older.settings.model_dump()
     else:
-        base = dict(preset_named(args.preset, args.method, preset_for(model, usual=WAN).kind).values)
+        preset = preset_named(args.preset, args.method, preset_for(model, usual=WAN).kind)
+        base = preset.values_of(args.method)
         if older is not None:
             base["negative_prompt"] = older.settings.negative_prompt
     return Settings.create(**{**base, **given})

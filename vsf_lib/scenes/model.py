@@ -39,7 +39,7 @@ MODELS: dict[str, SmallModel] = {
         SmallModel(NAME, FOLDER, STEPS),
         # Transformers alone: all else is the scenes model's.
         SmallModel("flux-schnell", _WEIGHTS / "flux-schnell", 4),
-        SmallModel("flux-dev", _WEIGHTS / "flux-dev", 8, 2.5),
+        SmallModel("flux-dev", _WEIGHTS / "flux-dev", 8, 1.5),
     )
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.files import show_folder
 from vsf_lib.presets import WAN, preset_for
-from vsf_lib.settings import Settings
+from vsf_lib.settings import SHARING, Settings
 from vsf_lib.video import overlay
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import Downloads
@@ -235,9 +235,13 @@ class Desk:
             raise SettingsError(f"nothing is downloaded through a public page: {_PRIVATELY}")
         self.downloads.press(Source.parse(text), shown)
 
-    def preset(self, model: str, *, strong: bool = False) -> Settings:
-        """Suggested values for a model, whose folder may have any name: Wan's for all."""
-        return preset_for(model, strong=strong, usual=WAN).settings()
+    def preset(self, model: str, *, strong: bool = False, method: str = "vsf") -> Settings:
+        """Suggested values for a model, whose folder may have any name: Wan's for all.
+
+        For a method that presets are not of those of VSF.
+        """
+        asked = method if method in SHARING else "vsf"
+        return preset_for(model, strong=strong, usual=WAN).settings(method=asked)
 
     @property
     def _packages(self) -> Path:

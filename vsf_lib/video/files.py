@@ -61,6 +61,11 @@ def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16,
     return path
 
 
+def check_ffmpeg() -> None:
+    """Raises OutputError where there is no program to write videos with."""
+    _program()
+
+
 def read_infotext(path: Path) -> str:
     """The parameters that a file carries, or its `.txt`; raises SettingsError where there are none."""
     pictures = path if path.is_dir() else path.with_suffix("") if path.suffix.lower() == ".png" else None

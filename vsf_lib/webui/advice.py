@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from vsf_lib.settings import SHARING, field
 from vsf_lib.webui.request import STRENGTHS, Checkpoint
 
 
-def advice(checkpoint: Checkpoint | None, *, strong: bool = False) -> str:
+def advice(checkpoint: Checkpoint | None, *, strong: bool = False, method: str = "vsf") -> str:
     """One line for the selected checkpoint; empty for one that cannot be told before it is loaded."""
     if checkpoint is None:
         return ""
     if checkpoint.network is None:
         return f"VSF guides SD3.5 and Flux, and {checkpoint.name} is neither: switch VSF off for it."
     preset = checkpoint.preset(strong=strong)
-    settings = preset.settings()
-    given = {name: getattr(settings, name) for name in STRENGTHS}
-    if not given["negative_scale"]:
-        del given["negative_scale"]
-    values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in given.items())
+    settings = preset.settings(method=method if method in SHARING else "vsf")
+    told = [
+        name for name in STRENGTHS if field(name).always or getattr(settings, name) != field(name).default
+    ]
+    values = ", ".join(f"{name.replace('_', ' ')} {_plain(getattr(settings, name))}" for name in told)
     line = f"“Auto” means {preset.name} here: {values}."
     if checkpoint.network == "SD3.5" and not checkpoint.turbo:
         line += (
@@ -24,3 +25,7 @@ def advice(checkpoint: Checkpoint | None, *, strong: bool = False) -> str:
             "negative prompt is the better tool."
         )
     return line
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsf_lib.errors import SettingsError
+from vsf_lib.webui import axes
 from vsf_lib.webui.forge_host import ForgeHost
-from vsf_lib.webui.guide import Guide, Host, checkpoint_of, detach
+from vsf_lib.webui.guide import Guide, Host, checkpoint_of, detach, forget_keys
 from vsf_lib.webui.negatives import Negatives
 from vsf_lib.webui.request import Request, read
 
@@ -30,7 +31,7 @@ class Callbacks:
         guide = Guide(p, self._host, self._negatives)
 
         def begin() -> None:
-            request = read(arguments, checkpoint_of(p), self._host.options)
+            request = read(arguments, checkpoint_of(p), self._host.options, axes.values_of(p))
             if request is not None:
                 guide.accept(self._for_both_passes(p, arguments, request))
 
@@ -38,6 +39,7 @@ class Callbacks:
         guide.protect(begin)
         if not guide.wanted:
             detach(p)
+            forget_keys(p)  # a plot's cell shares them with the cells before it
 
     def _for_both_passes(self, p: Any, arguments: Sequence[Any], request: Request) -> Request:
         """The request for a job whose second pass of hires fix may use another checkpoint."""
@@ -46,7 +48,7 @@ class Callbacks:
         if hires is None or hires.kind == first.kind or request.settings.hires_pass == "first":
             return request
         if request.settings.hires_pass == "second":
-            return read(arguments, hires, self._host.options) or request
+            return read(arguments, hires, self._host.options, axes.values_of(p)) or request
         raise SettingsError(
             f"hires fix changes from {first.name} to {hires.name}, another kind of model, for which the same "
             "values are not meant: guide the first or the second pass only"

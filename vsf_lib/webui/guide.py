@@ -277,8 +277,7 @@ class Guide:
             self._p.extra_generation_params.update(self._request.settings.infotext())
 
     def _forget_keys(self) -> None:
-        for key in _KEYS:
-            self._p.extra_generation_params.pop(key, None)
+        forget_keys(self._p)
 
     def _say(self, text: str) -> None:
         log.warning("%s", text)
@@ -292,6 +291,12 @@ class Guide:
             del self._p.sample
         else:
             self._p.sample = self._before
+
+
+def forget_keys(p: Any) -> None:
+    """The infotext of `p` says nothing of guidance."""
+    for key in _KEYS:
+        p.extra_generation_params.pop(key, None)
 
 
 def detach(p: Any) -> None:

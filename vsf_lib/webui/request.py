@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import PRESETS, Preset, named, preset_for
-from vsf_lib.settings import Settings, fields
+from vsf_lib.settings import SHARING, Settings, field, fields
 from vsf_lib.webui.options import DEFAULTS, Options
 
 AUTO, CUSTOM = "Auto", "Custom"
@@ -24,7 +25,7 @@ ARGUMENTS: tuple[str, ...] = (
 )
 """The panel's values in their order, which is that of positional API arguments."""
 
-STRENGTHS = ("alpha", "beta", "negative_scale")
+STRENGTHS = ("alpha", "beta", "negative_scale", "negative_tokens")
 """What a preset of the WebUI's models decides; everything else is the user's."""
 
 
@@ -103,14 +104,48 @@ def preset_names() -> tuple[str, ...]:
     return (AUTO, *offered, CUSTOM)
 
 
-def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DEFAULTS) -> Request | None:
+def read(
+    arguments: Sequence[Any],
+    checkpoint: Checkpoint,
+    options: Options = DEFAULTS,
+    axes: Mapping[str, Any] = MappingProxyType({}),
+) -> Request | None:
     """The request in a script's arguments, or None where VSF is off; raises SettingsError.
 
     Positional arguments in the order of ARGUMENTS, of which any number may be missing at the end, or one
     dictionary of any of them, behind which the host may have put its panel's defaults. In a dictionary, what
     is given wins over the preset; positionally (the panel always sends all), a preset wins over the
-    strengths, and "Custom" leaves them as they are. A preset's strengths are those of method "vsf".
+    strengths, and "Custom" leaves them as they are. A preset's strengths are those of the methods "vsf" and
+    "difference".
+
+    `axes` is what a plot's cell varies, by argument. It wins over the arguments like a hand on the panel: a
+    strength over any preset, and a preset over the strengths that the arguments give.
     """
+    given, in_words = _given(arguments)
+    if in_words:
+        given = {"hires_pass": options.hires_pass, **given}
+    enabled = given.pop("enabled", in_words)
+    varied = {"preset": given.pop("preset", AUTO), **axes}
+    preset, method = varied.pop("preset"), varied.get("method", given.get("method"))
+    strengths = _strengths(preset, method, checkpoint, options)
+    if in_words and "preset" not in axes:
+        values = {**strengths, **given, **varied}
+    else:
+        values = {**given, **strengths, **varied}
+    if not isinstance(enabled, bool):
+        raise SettingsError(f"enabled is {repr(enabled)[:40]}, but must be true or false")
+    if not enabled:
+        return None
+    settings = Settings.create(**values)
+    if checkpoint.network == "SD3.5":  # one kind of block, so there is nothing to choose
+        if axes.get("blocks", "both") != "both":
+            raise SettingsError(f"VSF blocks is {axes['blocks']}, but SD3.5 has one kind: use both")
+        settings = settings.changed(blocks="both")
+    return None if settings.method == "off" else Request(settings)
+
+
+def _given(arguments: Sequence[Any]) -> tuple[dict[str, Any], bool]:
+    """The arguments by name, and whether they came in a dictionary."""
     if arguments and isinstance(arguments[0], Mapping):
         given = dict(arguments[0])
         for name in given:
@@ -118,25 +153,15 @@ def read(arguments: Sequence[Any], checkpoint: Checkpoint, options: Options = DE
                 raise SettingsError(
                     f"VSF has no argument {str(name)[:40]!r}: choose from {', '.join(ARGUMENTS)}"
                 )
-        preset = given.pop("preset", AUTO)
-        enabled = given.pop("enabled", True)
-        strengths = _strengths(preset, given.get("method"), checkpoint, options)
-        values = {"hires_pass": options.hires_pass, **strengths, **given}
-    else:
-        if len(arguments) > len(ARGUMENTS):
-            raise SettingsError(f"VSF takes {len(ARGUMENTS)} arguments ({', '.join(ARGUMENTS)}), not more")
-        given = dict(zip(ARGUMENTS, arguments, strict=False))
-        enabled = given.pop("enabled", False)
-        preset = given.pop("preset", AUTO)
-        values = {**given, **_strengths(preset, given.get("method"), checkpoint, options)}
-    if not isinstance(enabled, bool):
-        raise SettingsError(f"enabled is {repr(enabled)[:40]}, but must be true or false")
-    if not enabled:
-        return None
-    settings = Settings.create(**values)
-    if checkpoint.network == "SD3.5":  # one kind of block, so there is nothing to choose
-        settings = settings.changed(blocks="both")
-    return None if settings.method == "off" else Request(settings)
+        return given, True
+    if len(arguments) > len(ARGUMENTS):
+        raise SettingsError(f"VSF takes {len(ARGUMENTS)} arguments ({', '.join(ARGUMENTS)}), not more")
+    return dict(zip(ARGUMENTS, arguments, strict=False)), False
+
+
+def method_of(arguments: Sequence[Any]) -> str:
+    """The method that the arguments name, or the usual one."""
+    return str(_given(arguments)[0].get("method", field("method").default))
 
 
 def _strengths(name: Any, method: Any, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
@@ -145,7 +170,7 @@ def _strengths(name: Any, method: Any, checkpoint: Checkpoint, options: Options)
     preset = checkpoint.preset(strong=options.strong_presets) if name == AUTO else named(str(name))
     if preset is None:
         raise SettingsError(f"there is no preset {name!r}: choose one of {', '.join(preset_names())}")
-    if method not in (None, "vsf"):
+    if method is not None and not (isinstance(method, str) and method in SHARING):
         return {}
-    resolved = preset.settings()
+    resolved = preset.settings(method=method or "vsf")
     return {strength: getattr(resolved, strength) for strength in STRENGTHS}

@@ -1,4 +1,4 @@
-"""What the panel shows for the selected checkpoint and preset: a line of advice, and the sliders' values.
+"""What the panel shows for the selected checkpoint and preset: a line of advice, and the values that it sets.
 
 Owns when they are renewed: as the page loads, with the panel's switch, with another preset or checkpoint.
 """
@@ -11,25 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.presets import Preset, named
+from vsf_lib.settings import SHARING
 from vsf_lib.webui.advice import advice
 from vsf_lib.webui.checkpoint_file import peek
 from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import AUTO, STRENGTHS, Checkpoint
 
 
-def strengths(preset: str, checkpoint: Checkpoint | None, *, strong: bool) -> dict[str, float]:
-    """What the sliders are set to; nothing under "Custom", or where "Auto" is not known yet."""
+def strengths(
+    preset: str, checkpoint: Checkpoint | None, *, strong: bool, method: str = "vsf"
+) -> dict[str, Any]:
+    """What the strengths' widgets are set to; nothing under "Custom", or where "Auto" is not known yet."""
     found: Preset | None = named(preset)
     if preset == AUTO and checkpoint is not None and checkpoint.network is not None:
         found = checkpoint.preset(strong=strong)
-    if found is None:
+    if found is None or method not in SHARING:
         return {}
-    settings = found.settings()
+    settings = found.settings(method=method)
     return {name: getattr(settings, name) for name in STRENGTHS}
 
 
 def follow(line: Any, widgets: Mapping[str, Any]) -> None:
-    """Connects `line` (an HTML element) and the sliders; called as the page is built."""
+    """Connects `line` (an HTML element) and the widgets of the strengths; called as the page is built."""
     import gradio as gr
     from modules import script_callbacks
 
@@ -38,12 +41,12 @@ def follow(line: Any, widgets: Mapping[str, Any]) -> None:
         "show_progress": False,
         "queue": False,
     }
-    preset = widgets["preset"]
-    for event in (widgets["enabled"].change, preset.input):
-        event(_of_selected, inputs=[preset], **quiet)
+    asked = [widgets["preset"], widgets["method"]]
+    for event in (widgets["enabled"].change, widgets["preset"].input, widgets["method"].input):
+        event(_of_selected, inputs=asked, **quiet)
     root = gr.context.Context.root_block
     if root is not None:
-        root.load(_of_selected, inputs=[preset], **quiet)
+        root.load(_of_selected, inputs=asked, **quiet)
 
     def made(component: Any, **_: Any) -> None:
         # While the page is used, gradio makes copies of its elements, outside of any page.
@@ -55,25 +58,25 @@ def follow(line: Any, widgets: Mapping[str, Any]) -> None:
             and component.label == "Checkpoint"
             and "model_selection" in component.elem_classes
         ):
-            component.change(_of_title, inputs=[preset, component], **quiet)
+            component.change(_of_title, inputs=[*asked, component], **quiet)
 
     script_callbacks.on_after_component(made)
 
 
-def _of_selected(preset: str) -> list[Any]:
+def _of_selected(preset: str, method: str) -> list[Any]:
     from modules import shared
 
-    return _of_title(preset, shared.opts.sd_model_checkpoint)
+    return _of_title(preset, method, shared.opts.sd_model_checkpoint)
 
 
-def _of_title(preset: str, title: str | None) -> list[Any]:
+def _of_title(preset: str, method: str, title: str | None) -> list[Any]:
     import gradio as gr
     from modules import sd_models
 
     known = sd_models.checkpoint_aliases.get(title or "")
     checkpoint = None if known is None else peek(Path(known.filename))
     strong = chosen().strong_presets
-    text = advice(checkpoint, strong=strong)
-    values = strengths(preset, checkpoint, strong=strong)
-    sliders = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
-    return [gr.update(value=html.escape(text), visible=bool(text)), *sliders]
+    text = advice(checkpoint, strong=strong, method=method)
+    values = strengths(preset, checkpoint, strong=strong, method=method)
+    widgets = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
+    return [gr.update(value=html.escape(text), visible=bool(text)), *widgets]

@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model",
         choices=tuple(MODELS),
         default=NAME,
-        help=f"which of the small models (default: {NAME}); the Flux ones learn from what {NAME} learnt",
+        help=f"which of the small models (default: {NAME}); the Flux ones learn from the {NAME} model",
     )
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/scenes-training"), help="where stages keep results"
@@ -33,6 +34,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies all numbers of steps and pictures"
+    )
+    parser.add_argument(
+        "--below-gate",
+        action="store_true",
+        help="export also a model that misses the gate; the scores say so",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
@@ -57,24 +63,23 @@ def run(args: Namespace) -> int:
         torch.empty(1, device=device)
     except RuntimeError as error:
         raise SettingsError(f"--device is {args.device}, which cannot be used here: try cpu") from error
+    # The Flux models' autoencoder and critic have the names of the scenes model's and are others.
+    work = args.work if args.model == NAME else args.work / "flux"
     try:
-        args.work.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"--work: the folder {args.work} cannot be made ({error})") from error
-    todo = stages(args.work, args.scale, device, workers)
-    if args.model != NAME:
-        todo = [stage for stage in todo if stage[0] != "distillation"]
-        todo += flux_stages(args.model, args.work, args.scale, device, workers)
-    for name, result, stage in todo:
-        if (args.work / result).exists():
-            log.info("%s: found in %s", name, args.work)
+        raise OutputError(f"--work: the folder {work} cannot be made ({error})") from error
+    make = stages if args.model == NAME else partial(flux_stages, args.model)
+    for name, result, stage in make(work, args.scale, device, workers):
+        if (work / result).exists():
+            log.info("%s: found in %s", name, work)
             continue
         log.info("%s: begins", name)
         stage()
     if args.model == NAME:
-        export(args.work, args.out)
+        export(work, args.out, below_gate=args.below_gate)
     else:
-        export_flux(args.model, args.work, args.out)
+        export_flux(args.model, work, args.out, below_gate=args.below_gate)
     return 0
 
 
@@ -112,16 +117,7 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
         (
             "critic",
             "critic.safetensors",
-            lambda: judge.train(
-                work,
-                steps=n(1500),
-                batch=64,
-                count=n(5000),
-                checked=n(1000),
-                device=device,
-                seed=1011,
-                name="critic",
-            ),
+            lambda: judge.train(work, **_critic(n), device=device),
         ),
         (
             "finder",
@@ -152,79 +148,128 @@ def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stag
     ]
 
 
-def flux_stages(model: str, work: Path, scale: float, device: str, workers: int = 1) -> list[Stage]:
-    """What follows the pairs for a Flux model, in the form of `stages`; flux-schnell begins as flux-dev."""
-    from vsf_lib.scenes.training import flux_distil
+def _copied(source: Path, target: Path) -> None:
+    """Copies a folder whole or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    part.replace(target)
+
+
+def _critic(n: Callable[[int], int]) -> dict[str, Any]:
+    """How the second judge is trained, of other renders and another seed."""
+    return {
+        "name": "critic",
+        "steps": n(1500),
+        "batch": 64,
+        "count": n(5000),
+        "checked": n(1000),
+        "seed": 1011,
+    }
+
+
+def flux_stages(
+    model: str, work: Path, scale: float, device: str, workers: int = 1, shared: Path = FOLDER
+) -> list[Stage]:
+    """The stages of a Flux model, in the form of `stages`: it learns from the scenes model in `shared`.
+
+    flux-schnell begins as flux-dev. The critic is not the judge that measures: that one is not asked here.
+    """
+    from vsf_lib.scenes.training import flux_distil, judge, traces
 
     def n(number: int) -> int:
         return max(1, round(number * scale))
 
-    dev: Stage = (
-        "flux-dev",
-        "flux-dev.pt",
-        lambda: flux_distil.train_dev(work, steps=n(9000), batch=64, device=device, workers=workers),
-    )
-    traces: Stage = (
-        "traces",
-        "traces.pt",
-        lambda: flux_distil.trace(work, device=device, workers=workers),
-    )
-    schnell: Stage = (
-        "flux-schnell",
-        "flux-schnell.pt",
-        lambda: flux_distil.train_schnell(work, steps=n(3000), batch=64, device=device, workers=workers),
-    )
-    return [dev] if model == "flux-dev" else [dev, traces, schnell]
+    begin: list[Stage] = [
+        ("autoencoder", "vae", lambda: _copied(shared / "vae", work / "vae")),
+        (
+            "critic",
+            "critic.safetensors",
+            lambda: judge.train(work, **_critic(n), device=device),
+        ),
+        (
+            "traces",
+            "traces.pt",
+            lambda: traces.trace(work, shared, count=n(10000), device=device, workers=workers),
+        ),
+    ]
+
+    def both_stages(name: str, first: int, count: int, second: int) -> list[Stage]:
+        train: dict[str, Any] = {"batch": 64, "device": device, "workers": workers}
+        return [
+            (
+                f"{name}, begun",
+                f"{name}-begun.pt",
+                lambda: flux_distil.train(work, shared, name, steps=n(first), **train),
+            ),
+            (
+                f"{name}'s own traces",
+                f"traces-of-{name}.pt",
+                lambda: traces.trace(
+                    work, shared, count=n(count), student=name, device=device, workers=workers, seed=61
+                ),
+            ),
+            (
+                name,
+                f"{name}.pt",
+                lambda: flux_distil.go_on(work, shared, name, steps=n(second), **train),
+            ),
+        ]
+
+    dev = both_stages("flux-dev", 7000, 4000, 3000)
+    schnell = both_stages("flux-schnell", 800, 2000, 1200)
+    return [*begin, *dev] if model == "flux-dev" else [*begin, *dev, *schnell]
 
 
-def export_flux(model: str, work: Path, out: Path | None) -> None:
-    """Writes a Flux transformer in half precision, measured with the scenes model that lies beside it."""
+def export_flux(model: str, work: Path, out: Path | None, *, below_gate: bool = False) -> None:
+    """Writes a Flux transformer in half precision, measured as written, with the scenes model's other parts.
+
+    Raises ModelError if it misses the gate, unless `below_gate`.
+    """
     import torch
 
-    from vsf_lib.scenes.judge import Judge
+    from vsf_lib.scenes.judge import WEIGHTS, Judge
     from vsf_lib.scenes.loading import load_pipeline
-    from vsf_lib.scenes.training import flow, flux
+    from vsf_lib.scenes.training import flux
     from vsf_lib.scenes.training.common import Scores
-    from vsf_lib.scenes.training.gate import check_model
 
-    shared = FOLDER if out is None else out / FOLDER.name
-    _check_encoders(shared, flow.load(work).t5)
     transformer = flux.load(work / f"{model}.pt", guidance=model == "flux-dev")
     built = work / model
     transformer.to(torch.float16).save_pretrained(built)
-    judge = Judge.load(work / "judge.safetensors")
-    scores = check_model(load_pipeline(built, shared), judge, steps=(MODELS[model].steps,))
-    target = shared.with_name(model)
+    judge, steps = Judge.load(WEIGHTS), (MODELS[model].steps,)
+    scores = _passed(load_pipeline(built), judge, steps, below_gate=below_gate)
+    target = (FOLDER.parent if out is None else out) / model
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(built, target)
-    for folder in (work, shared.parent):
-        Scores(folder / "scores.json").add(model, unguided=scores)
+    for folder in (work, target.parent):
+        Scores(folder / "scores.json").add(model, **scores)
     log.info("exported to %s", target)
 
 
-def _check_encoders(shared: Path, t5: Any) -> None:
-    """Raises ModelError unless the model whose text encoders Flux will read is of the same training."""
-    import torch
-    from safetensors.torch import load_file
+def _passed(pipe: Any, judge: Any, steps: Sequence[int], *, below_gate: bool) -> dict[str, Any]:
+    """The scores of a model as written, which is the last gate; raises ModelError unless `below_gate`."""
+    from vsf_lib.scenes.training.gate import measure_model, missed
 
-    file = shared / "text_encoder_3" / "model.safetensors"
-    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
-    if not file.is_file() or not torch.equal(load_file(file)[name], t5.state_dict()[name].half()):
+    scores = measure_model(pipe, judge, steps)
+    low = missed(scores)
+    if low and not below_gate:
         raise ModelError(
-            f"the scenes model in {shared} is not of this training, and Flux reads its text encoders: run "
-            f"scenes train with --model {NAME} first"
+            f"unguided the model scores {low}: train it for longer, or export it with --below-gate"
         )
+    return {"unguided": scores, **({"below_gate": low} if low else {})}
 
 
-def export(work: Path, out: Path | None) -> None:
-    """Writes the pipeline in half precision and the judge, then measures what was written: the last gate."""
+def export(work: Path, out: Path | None, *, below_gate: bool = False) -> None:
+    """Writes the pipeline in half precision and the judge, measured as written.
+
+    Raises ModelError if it misses the gate, unless `below_gate`.
+    """
     import torch
 
     from vsf_lib.scenes.judge import WEIGHTS, Judge
     from vsf_lib.scenes.loading import load_pipeline
     from vsf_lib.scenes.training.common import Scores
     from vsf_lib.scenes.training.flow import SHIFT, load
-    from vsf_lib.scenes.training.gate import check_model
     from vsf_lib.scenes.training.networks import STUDENT_LAYERS
 
     judge = work / "judge.safetensors"
@@ -236,7 +281,8 @@ def export(work: Path, out: Path | None) -> None:
         values = json.loads(config.read_text(encoding="utf-8"))
         if values.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    Scores(work / "scores.json").add("model", unguided=check_model(load_pipeline(built), Judge.load(judge)))
+    scores = _passed(load_pipeline(built), Judge.load(judge), (4, 8), below_gate=below_gate)
+    Scores(work / "scores.json").add("model", **scores)
     # Only what passed replaces what was there.
     weights = WEIGHTS if out is None else out / WEIGHTS.name
     folder = FOLDER if out is None else out / FOLDER.name
@@ -245,4 +291,7 @@ def export(work: Path, out: Path | None) -> None:
     shutil.copyfile(judge, weights)
     shutil.copyfile(work / "finder.safetensors", weights.with_name("finder.safetensors"))
     shutil.copyfile(work / "scores.json", weights.with_name("scores.json"))
+    for model in MODELS:
+        if folder.with_name(model).is_dir():
+            log.warning("%s was taught by another scenes model: train it again, too", model)
     log.info("exported to %s", weights.parent)

@@ -274,3 +274,26 @@ def run_steps(
         if (step + 1) % every == 0:
             logger.info("step %d of %d: loss %.5f", step + 1, steps, total / every)
             total = 0.0
+
+
+def learn(
+    file: Path,
+    learners: Sequence[nn.Module],
+    loss_at: Callable[[int], Tensor],
+    *,
+    rank: int,
+    steps: int,
+    learning_rate: float,
+    start: int = 0,
+    decay: float = 0.998,
+    times: float = 1.0,
+    kept: Sequence[nn.Module] | None = None,
+) -> None:
+    """The course of a stage: `learners` follow the loss, and their average is left in `file`.
+
+    With what belongs to them, if that is `kept` too. `times`: see `muon_and_adam`.
+    """
+    keep = Checkpoint(file, Average(learners, decay), learners if kept is None else kept, rank)
+    optimisers = muon_and_adam(learners, learning_rate, times)
+    run_steps(steps, learning_rate, optimisers, loss_at, keep, start=start, every=100)
+    keep.finish()

@@ -23,13 +23,10 @@ from torch import Tensor
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, Verdict
 from vsf_lib.scenes.training.common import (
-    Average,
-    Checkpoint,
     PlainAttention,
     in_parallel,
+    learn,
     logger,
-    muon_and_adam,
-    run_steps,
     to_images,
     training_scenes,
 )
@@ -235,8 +232,6 @@ def _distil(
     captions = Captions(data["captions"])
     networks = load(folder, device=device)
     networks.transformer = student = shortened(networks, data, captions).to(device)
-    average = Average([student], 0.998)
-    optimisers = muon_and_adam([student], learning_rate)
 
     def loss_at(step: int) -> Tensor:
         index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0)
@@ -244,9 +239,15 @@ def _distil(
         sigma = student_sigmas(len(chosen))
         return pair_loss(networks, student, data, chosen, clip, t5, sigma)
 
-    keep = Checkpoint(folder / "student.pt", average, networks.learners(), rank)
-    run_steps(steps, learning_rate, optimisers, loss_at, keep, every=100)
-    keep.finish()
+    learn(
+        folder / "student.pt",
+        [student],
+        loss_at,
+        rank=rank,
+        steps=steps,
+        learning_rate=learning_rate,
+        kept=networks.learners(),
+    )
 
 
 def pair_loss(

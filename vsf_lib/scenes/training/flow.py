@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.training.common import (
-    Average,
-    Checkpoint,
     PlainAttention,
     in_parallel,
-    muon_and_adam,
+    learn,
     render_all,
     restore,
-    run_steps,
     to_pixels,
     training_scenes,
 )
@@ -115,8 +112,6 @@ def _train(
     start = restore(folder / "flow.part.pt", learners)
     for module in learners:
         module.to(device)
-    average = Average(learners, 0.9985)
-    optimisers = muon_and_adam(learners, learning_rate)
     # The weights above are the same in all workers; what they draw from here on is not.
     torch.manual_seed(seed + rank + start)
     rng = np.random.default_rng(seed + rank + start)
@@ -128,9 +123,16 @@ def _train(
         sigma = random_sigmas(len(clean)).to(device)
         return flow_loss(networks.transformer, clean, torch.randn_like(clean), sigma, text, pooled)
 
-    keep = Checkpoint(folder / "flow.pt", average, learners, rank)
-    run_steps(steps, learning_rate, optimisers, loss_at, keep, start=start, every=100)
-    keep.finish()
+    learn(
+        folder / "flow.pt",
+        learners,
+        loss_at,
+        rank=rank,
+        steps=steps,
+        learning_rate=learning_rate,
+        start=start,
+        decay=0.9985,
+    )
 
 
 def load(folder: Path, name: str = "flow.pt", device: str = "cpu", layers: int = TEACHER_LAYERS) -> Networks:

@@ -58,6 +58,10 @@ class Captions:
         """The empty caption, `[1, n]` each."""
         return self._empty_clip[None], self._empty_t5[None]
 
+    def is_empty(self, clip: Tensor) -> Tensor:
+        """Which of the captions `[n, length]`, by CLIP's ids, are the empty one: `[n]` bool."""
+        return (clip == self._empty_clip[: clip.shape[1]]).all(1)
+
     def random(
         self, rng: np.random.Generator, size: int, dropped: float
     ) -> tuple[np.ndarray, Tensor, Tensor]:

@@ -166,8 +166,9 @@ class Form:
     def _connect(self) -> None:
         made = self.elements
         strengths = [made[name] for name in _STRENGTHS]
-        for chosen in (self._preset.input, made["model"].input):
-            chosen(self._strengths, inputs=[self._preset, made["model"]], outputs=strengths, **QUIET)
+        asked = [self._preset, made["model"], made["method"]]
+        for chosen in (self._preset.input, made["model"].input, made["method"].input):
+            chosen(self._strengths, inputs=asked, outputs=strengths, **QUIET)
         for slider in strengths:
             slider.input(lambda: _OWN, outputs=[self._preset], **QUIET)
         pixels = [made["width"], made["height"]]
@@ -186,10 +187,10 @@ class Form:
         )
         self._refresh.click(self._lists, outputs=lists, **QUIET)
 
-    def _strengths(self, preset: str, model: str | None) -> list[Any]:
+    def _strengths(self, preset: str, model: str | None, method: str) -> list[Any]:
         if preset == _OWN:
             return [gr.update()] * len(_STRENGTHS)
-        values = self._desk.preset(model or "", strong=preset == _STRONG)
+        values = self._desk.preset(model or "", strong=preset == _STRONG, method=method)
         return [gr.update(value=getattr(values, name)) for name in _STRENGTHS]
 
     def _lists(self) -> list[Any]:

@@ -117,6 +117,7 @@ def masked_wrapper(
     beta: float,
     negative_scale: float = 0,
     blocks: str = "both",
+    method: str = "vsf",
 ) -> Any:
     """Every call at CFG 1 guided by the table of the method, read literally."""
     spec = importlib.util.spec_from_file_location("attention_reference", _REFERENCE)
@@ -142,15 +143,14 @@ def masked_wrapper(
             if not more.get("skip_reshape"):
                 q, k, v = (x.reshape(len(x), length, heads, -1).transpose(1, 2) for x in (q, k, v))
             seen = blocks == "both" or not inside[-1].startswith("single")
-            out, _ = reference.reference(
-                q,
-                k,
-                v,
-                **parts,
-                image=slice(n_n + n_p, length),
-                alpha=alpha,
-                beta=beta if seen else float("inf"),
-            )
+            where = {**parts, "image": slice(n_n + n_p, length)}
+            off = float("inf")
+            out, w = reference.reference(q, k, v, **where, alpha=alpha, beta=beta if seen else off)
+            if method == "difference" and seen:
+                # O_b - alpha w (O_n - O_b) is what the flip gives, less its dilution, plus alpha w O_b.
+                i = where["image"]
+                ordinary, _ = reference.reference(q, k, v, **where, alpha=0.0, beta=off)
+                out[:, :, i] += (1 + alpha) * w[..., None] * ordinary[:, :, i]
             return out.to(q).transpose(1, 2).flatten(2)
 
         with ExitStack() as undo:

@@ -1,0 +1,116 @@
+"""Drawing a sweep, and writing it as a strip of pictures or as a film.
+
+Owns what is told while it is drawn. The pictures are those that `generate` draws alone, to the bit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vsf_lib.cli.console import note
+from vsf_lib.cli.model import Folder, Model
+from vsf_lib.cli.pictures import Machine, Picture, draw_with, load
+from vsf_lib.cli.request import Request
+from vsf_lib.cli.sweep import FILMS, Plan
+from vsf_lib.metadata import write_png
+from vsf_lib.settings import Settings
+from vsf_lib.strip import Tile, film, strip, there_and_back
+from vsf_lib.sweep import WITHOUT
+
+_PATIENCE = 10.0
+"""Seconds between two lines on how far it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPicture(Picture):
+    """A whole sweep of one seed. `image` is the picture without guidance, `pictures` are the guided ones."""
+
+    plan: Plan
+    pictures: tuple[Image.Image, ...]
+    each: tuple[float, ...]
+    """Seconds that each of them took."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What `--json` says of it beside path, infotext and seconds of the whole."""
+        sweep = self.plan.sweep
+        return {
+            "sweep": sweep.text,
+            "values": list(sweep.values),
+            "value_seconds": [round(seconds, 3) for seconds in self.each],
+        }
+
+    def write(self, path: Path, infotext: str) -> None:
+        """Writes the film or the strip, by the name's ending; raises OutputError."""
+        sweep = self.plan.sweep
+        still = Tile(self.image, WITHOUT, plain=True)
+        moving = [Tile(*pair) for pair in zip(self.pictures, map(sweep.label, sweep.values), strict=True)]
+        if path.suffix.lower() not in FILMS:
+            write_png(path, strip([still, *moving]), infotext)
+            return
+        from vsf_lib.video.files import write_video
+
+        low, high = min(sweep.values), max(sweep.values)
+        shares = [(value - low) / (high - low) if high > low else 1.0 for value in sweep.values]
+        frames = film(still, moving, shares)
+        write_video(path, there_and_back(frames) if self.plan.loop else frames, infotext, fps=self.plan.fps)
+
+
+def draw_sweep(
+    request: Request, plan: Plan, model: Model, folder: Folder, machine: Machine, *, suffix: str, quiet: bool
+) -> Iterator[SweepPicture]:
+    """One sweep for each seed of the request; the model is loaded before the first."""
+    folder.size(request.size)
+    frames = plan.sweep.settings(request.settings)
+    labels = [WITHOUT, *map(plan.sweep.label, plan.sweep.values)]
+    pipe = load(folder, machine, quiet=quiet)
+    progress = _Progress(request.batch * len(labels))
+    for number in range(request.batch):
+        drawn: list[Picture] = []
+        for settings, label in zip([Settings(method="off"), *frames], labels, strict=True):
+            alone = replace(request, settings=settings, seed=request.seed + number, batch=1, sweep=None)
+            drawn += draw_with(pipe, alone, model, folder, machine, label=progress.label(label))
+            progress.done()
+        still, *guided = drawn
+        told = guided[0].parameters
+        yield SweepPicture(
+            image=still.image,
+            parameters=replace(told, extra={**told.extra, **plan.extra(suffix)}),
+            seconds=sum(picture.seconds for picture in drawn),
+            plan=plan,
+            pictures=tuple(picture.image for picture in guided),
+            each=tuple(picture.seconds for picture in guided),
+        )
+
+
+class _Progress:
+    """How far it is: in the label of each picture's bar, and now and then as a line where there is no bar."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._began = self._told = time.monotonic()
+
+    def label(self, name: str) -> str:
+        return f"{self._done + 1}/{self._total} {name}"
+
+    def done(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if (
+            sys.stderr is None
+            or sys.stderr.isatty()
+            or now - self._told < _PATIENCE
+            or self._done == self._total
+        ):
+            return
+        left = (now - self._began) / self._done * (self._total - self._done)
+        note(f"{self._done} of {self._total} pictures, about {left:.0f} s left", prefix="")
+        self._told = now

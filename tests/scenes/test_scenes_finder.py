@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image, ImageFilter
 
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.draw import render
 from vsf_lib.scenes.finder import CHANNELS, FEWEST_PIXELS, OBJECT, WEIGHTS, Finder, FinderNet
 from vsf_lib.scenes.judge import Judge
+from vsf_lib.scenes.model import FOLDER
 from vsf_lib.scenes.training.finder import Material, decodings, loss_of, measure, truth
 from vsf_lib.scenes.training.gate import fresh_scenes
 from vsf_lib.scenes.training.judge import judge_scenes
@@ -77,19 +79,25 @@ def test_no_whole_part_is_below_what_is_found() -> None:
     assert least >= 2 * FEWEST_PIXELS
 
 
-def test_material_keeps_pictures_and_masks_together(untrained: Any) -> None:
+def test_material_keeps_pictures_and_masks_together() -> None:
+    """Also where the picture went through the autoencoder: it is nearest to its own render."""
     torch.manual_seed(3)
     np.random.seed(3)
-    material = Material(12, 5, untrained.vae.eval())
-    known = {tuple(truth(s)[1].sum((1, 2))) for s in judge_scenes(12, 5)}
-    pixels, masks = material.batch(40)
-    assert pixels.shape == (40, 3, 64, 64)
+    autoencoder = AutoencoderKL.from_pretrained(FOLDER / "vae").float().eval()
+    rows = [truth(scene) for scene in judge_scenes(12, 5)]
+    renders = torch.from_numpy(np.stack([full for full, _ in rows])).permute(0, 3, 1, 2) / 127.5 - 1
+    pixels, masks = Material(12, 5, autoencoder).batch(60)
+    assert pixels.shape == (60, 3, 64, 64)
     assert pixels.abs().max() <= 1
-    assert masks.shape == (40, len(CHANNELS), 64, 64)
-    assert set(masks.unique().tolist()) <= {0.0, 1.0}
-    assert {tuple(int(n) for n in row) for row in masks.sum((2, 3)).tolist()} <= known
-    images = np.stack([truth(s)[0] for s in judge_scenes(3, 5)])
-    assert decodings(untrained.vae.eval(), images).shape == images.shape
+    assert masks.shape == (60, len(CHANNELS), 64, 64)
+    nearest = (pixels[:, None] - renders[None]).abs().mean((2, 3, 4)).argmin(1).tolist()
+    assert len(set(nearest)) > 6
+    for mask, which in zip(masks, nearest, strict=True):
+        assert np.array_equal(mask.numpy(), rows[which][1])
+    images = np.stack([full for full, _ in rows[:3]])
+    again = decodings(autoencoder, images)
+    assert again.shape == images.shape
+    assert 0 < np.abs(again.astype(int) - images).mean() < 12
 
 
 def test_loss_is_entropy_and_overlap() -> None:

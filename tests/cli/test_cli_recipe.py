@@ -59,6 +59,13 @@ def test_presets_are_of_both_methods_that_share_attention(run):
     assert Path("x.png").read_bytes() == Path("z.png").read_bytes()
 
 
+def test_a_recipes_alpha_and_a_preset_contradict(run):
+    outcome = run("generate", "--recipe", "gentle", "--preset", "strong", *QUICK)
+    assert outcome.code == 2
+    assert "brings its own alpha and --preset strong another" in outcome.err
+    assert run("generate", "--recipe", "baseline", "--method", "difference", *QUICK).code == 2
+
+
 def test_half_an_example_is_told(run):
     outcome = run("generate", "--recipe", "semi-abstract", "--prompt", "a red car", *QUICK)
     assert outcome.code == 0

@@ -86,6 +86,17 @@ def test_an_older_file_stays_when_the_new_one_fails(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_another_text_of_that_name_is_not_replaced(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("my precious notes\n")
+    with pytest.raises(OutputError, match=r"notes\.txt, but that holds another text: choose another name"):
+        write_video(tmp_path / "notes.mp4", moving(), TEXT)
+    assert notes.read_text() == "my precious notes\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    for suffix in ("gif", "mp4"):  # parameters make room for parameters
+        write_video(tmp_path / f"x.{suffix}", moving(), "a car\nSteps: 8, Sampler: Euler, Seed: 1")
+
+
 def test_without_ffmpeg_it_says_what_to_install(tmp_path, monkeypatch):
     import imageio_ffmpeg
 

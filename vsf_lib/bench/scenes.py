@@ -37,7 +37,9 @@ loaded, and `run(args, subject)`."""
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
-        "--quick", action="store_true", help="20 pairs, one seed and no sweeps, for a first look"
+        "--quick",
+        action="store_true",
+        help="20 pairs, one seed and no sweeps (curves and questions: the coarse ones), for a first look",
     )
     studies = parser.add_mutually_exclusive_group()
     studies.add_argument(
@@ -75,7 +77,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--plot", type=Path, default=None, metavar="FILE.png", help="with --curves: draw them here"
     )
     parser.add_argument(
-        "--sheet", type=Path, default=Path("outputs/scenes-sheet.png"), help="where the contact sheet goes"
+        "--sheet",
+        type=Path,
+        default=None,
+        help="where the contact sheet goes (default: a name of its own in outputs/)",
     )
 
 
@@ -85,6 +90,9 @@ def run(args: Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise SettingsError(f"--{name} is {value}, but must be 1 or more")
+    if args.sheet is None:
+        asked = next((flag for flag in _STUDIES if getattr(args, flag)), "scenes")
+        args.sheet = Path("outputs") / f"{'-'.join(dict.fromkeys((asked, Path(args.model).name)))}-sheet.png"
     for name in ("sheet", "json", "plot"):
         _check_target(getattr(args, name), f"--{name}")
     study = next((import_module(module) for flag, module in _STUDIES.items() if getattr(args, flag)), None)

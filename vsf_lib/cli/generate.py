@@ -57,12 +57,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="X",
         help="classifier-free guidance, 1 is off (default: 1). It reads the negative prompt only with "
         "--method off; with another method its unconditional prompt is empty. With Flux dev it is the "
-        "distilled guidance (default: 3.5), and schnell has none",
+        "distilled guidance (default: 3.5; of the small built-in one 1.5), and schnell has none",
     )
     picture.add_argument(
         "--from-image",
         metavar="FILE",
-        help="repeat the picture of a PNG file that this program made; other flags win over what it says",
+        help="repeat a PNG file, or a sweep's film, that this program made; other flags win over it",
     )
     machine = parser.add_argument_group("model and machine")
     machine.add_argument(

@@ -57,7 +57,9 @@ class Trace:
         pipe.maybe_free_model_hooks()  # decoding has brought the VAE back to the device
         mean = maps.mean(0)
         guided = f"{len(maps)} of {report.steps} steps guided, {len(report.layers)} layers"
-        names = ["with the negative prompt"] if len(images) == 1 else ["without", "with"]
+        names = (
+            ["with the negative prompt"] if len(images) == 1 else ["without (the same map over it)", "with"]
+        )
         sheet = draw_sheet(
             f"not {settings.negative_prompt}: the negative prompt's share of attention ({guided})",
             mean,

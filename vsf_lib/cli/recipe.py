@@ -37,6 +37,11 @@ def example_of(args: Namespace, model: str, notes: list[str]) -> Example | None:
             "--recipe and --from-image both say what to draw: drop one (a recipe's picture says all of it)"
         )
     example = recipe.example(model)
+    if args.preset not in (None, "auto") and "alpha" in example.values:
+        raise SettingsError(
+            f"the recipe {args.recipe} brings its own alpha and --preset {args.preset} another: drop one of "
+            "them"
+        )
     if args.prompt is not None and args.negative_prompt is None:
         notes.append(
             f"the negative prompt is the example's, {example.negative_prompt!r}: --negative-prompt gives "

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from vsf_lib.errors import ModelError
+from vsf_lib.scenes.weights_file import load_weights, pixels_of, save_weights
 from vsf_lib.scenes.world import PARTS
 
 OBJECT = "object"
@@ -87,25 +85,17 @@ class Finder:
     def load(cls, path: Path = WEIGHTS) -> Finder:
         """The finder that is shipped. Raises ModelError when its file is missing or damaged."""
         net = FinderNet()
-        try:
-            net.load_state_dict({name: t.float() for name, t in load_file(path).items()})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ModelError(
-                f"the part finder's weights at {path} cannot be read ({error}); check them out again"
-            ) from error
+        load_weights(net, path, "part finder")
         return cls(net)
 
     def save(self, path: Path) -> None:
         """Writes the weights in half precision."""
-        state = self._net.state_dict()
-        # Training leaves the weights channels-last, which a safetensors file cannot hold.
-        half = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in state.items()}
-        save_file(half, path)
+        save_weights(self._net, path)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """How sure it is, float32 `[n, channels, 64, 64]` from 0 to 1, of uint8 pictures `[n, 64, 64, 3]`."""
-        pixels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        pixels = pixels_of(images)
         return np.concatenate([self._net(chunk).sigmoid().numpy() for chunk in pixels.split(64)])
 
     def masks(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

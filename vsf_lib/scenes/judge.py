@@ -12,12 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from vsf_lib.errors import ModelError
+from vsf_lib.scenes.weights_file import load_weights, pixels_of, save_weights
 from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES
 
 NOTHING = "nothing"
@@ -89,25 +87,17 @@ class Judge:
     def load(cls, path: Path = WEIGHTS) -> Judge:
         """The judge that is shipped. Raises ModelError when its file is missing or damaged."""
         net = JudgeNet()
-        try:
-            net.load_state_dict({name: t.float() for name, t in load_file(path).items()})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ModelError(
-                f"the judge's weights at {path} cannot be read ({error}); check them out again"
-            ) from error
+        load_weights(net, path, "judge")
         return cls(net)
 
     def save(self, path: Path) -> None:
         """Writes the weights in half precision."""
-        state = self._net.state_dict()
-        # Training leaves the weights channels-last, which a safetensors file cannot hold.
-        half = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in state.items()}
-        save_file(half, path)
+        save_weights(self._net, path)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Verdict]:
         """Verdicts on uint8 pictures `[n, 64, 64, 3]`, RGB."""
-        pixels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        pixels = pixels_of(images)
         verdicts = []
         for chunk in pixels.split(256):
             logits = self._net(chunk)

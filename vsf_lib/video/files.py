@@ -40,11 +40,18 @@ def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16,
     """Writes frames `[n, h, w, 3]` uint8 with their parameters; the format goes by the name's ending.
 
     `.mp4` (H.264, yuv420p), `.webm` (VP9), `.gif`, or `.png`: then a folder of that stem with one picture per
-    frame. A `.txt` beside it holds the parameters, too. Returns what was made; raises OutputError.
+    frame. A `.txt` beside it holds the parameters, too. Returns what was made; raises OutputError, also where
+    that name is another text's.
     """
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise OutputError(f"{frames.dtype} {frames.shape} are no frames: [n, h, w, 3] of uint8 are")
     suffix = path.suffix.lower()
+    beside = path.with_suffix(".txt")
+    if beside.exists() and not path.exists() and not _is_ours(beside):
+        raise OutputError(
+            f"{path} would get its parameters beside it in {beside.name}, but that holds another text: "
+            "choose another name"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".png":
@@ -53,7 +60,7 @@ def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16,
             raise OutputError(
                 f"{path} is no video: end the name in {', '.join(_OPTIONS)}, or .png for pictures"
             )
-        with written_whole(path.with_suffix(".txt")) as text, written_whole(path) as part:
+        with written_whole(beside) as text, written_whole(path) as part:
             text.write_text(infotext + "\n", encoding="utf-8", newline="\n")
             _encode(part, frames, infotext, fps, ["-f", suffix[1:], *_OPTIONS[suffix](quality)])
     except OSError as error:
@@ -107,6 +114,15 @@ def delete_video(path: Path) -> None:
         path.with_suffix(".txt").unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot delete {path}: {reason(error)}") from error
+
+
+def _is_ours(text: Path) -> bool:
+    """Whether a `.txt` holds parameters, by its last line, or nothing at all."""
+    try:
+        content = text.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return not content or content.split("\n")[-1].startswith("Steps: ")
 
 
 def _is_picture(path: Path) -> bool:

@@ -288,28 +288,37 @@ def _pointing(result: dict[str, Any], picture: str) -> Iterator[str]:
     yield (
         "How often the peak of the negative prompt's share of attention lies on the part, as a part finder "
         "sees it in the unguided picture. *Guided* is the map of a heat map; *probe* reads the attention "
-        "while the picture stays the unguided one (beta 20).\n"
+        "while the picture stays the unguided one (beta 20). *Ranked* is how often a cell on the part has "
+        "more than another cell of the object, of which one half is chance.\n"
     )
     if not result["counted"]:
         yield "No unguided picture had its part.\n"
         return
     rows = [
-        (name, view, f"{rates['overlaps']:.3f}", f"{rates['centred']:.3f}")
+        (name, view, *_pointed(rates))
         for name, views in result["rates"].items()
         for view, rates in views.items()
         if view == "mean" or "own" in name
     ]
     rows += [
-        (f"a random cell of the {what}", "chance", f"{rates['overlaps']:.3f}", f"{rates['centred']:.3f}")
+        (f"a random cell of the {what}", "chance", *_pointed(rates))
         for what, rates in result["chance"].items()
     ]
-    yield _table(("peak of the map", "view", "cell touches the part", "cell's centre on it"), rows)
+    yield _table(
+        ("peak of the map", "view", "cell touches the part", "cell's centre on it", "ranked above the rest"),
+        rows,
+    )
     yield (
         f"{result['counted']} of {result['pictures']} pictures have the part unguided; {result['pairs']} "
         f"held-out pairs x {result['seeds']} seeds, {result['steps']} steps, {result['settings']}.\n"
     )
     if picture:
         yield f"![Pictures, the part that was found, and the maps with their peaks]({picture})\n"
+
+
+def _pointed(rates: Mapping[str, float | None]) -> tuple[str, ...]:
+    found = (rates.get(name) for name in ("overlaps", "centred", "ranked"))
+    return tuple("-" if value is None else f"{value:.3f}" for value in found)
 
 
 _SECTIONS = {"scenes": _methods, "curves": _curves, "questions": _questions, "pointing": _pointing}

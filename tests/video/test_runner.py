@@ -221,21 +221,23 @@ def test_a_job_whose_turn_does_not_come_can_be_cancelled(queue, job, tmp_path):
         until(lambda: queue.entry(id).state == CANCELLED)
 
 
-def test_work_is_counted_until_nothing_waits(queue, job, tmp_path):
+def test_work_is_counted_until_nothing_waits(queue, job, tmp_path, monkeypatch):
     first, second = queue.add(job()), queue.add(job(seed=2))
     finished = {}
 
-    def seen(id):
-        state = runner.state
-        finished[state.id] = state.finished
-        return queue.entry(id).state == DONE
+    def note(runner, name, value):
+        """Every state that was told, however short: a look now and then would miss some."""
+        object.__setattr__(runner, name, value)
+        if name == "state" and value.id is not None:
+            finished[value.id] = value.finished
 
+    monkeypatch.setattr(Runner, "__setattr__", note, raising=False)
     with running(queue, tmp_path) as runner:
-        until(lambda: seen(second))
+        until(lambda: queue.entry(second).state == DONE)
         time.sleep(1.5)  # it looks, and nothing waits
         third = queue.add(job(seed=3))
         runner.wake()
-        until(lambda: seen(third))
+        until(lambda: queue.entry(third).state == DONE)
     assert [finished[id] for id in (first, second, third)] == [0, cost(job()), 0]
 
 

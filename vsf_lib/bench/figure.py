@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.bench.results import write_whole
+from vsf_lib.errors import SettingsError
 
 # Okabe and Ito's colours, which colour-blind people tell apart; dashes and marks do without colour.
 _BLACK, _BLUE, _SKY, _GREEN, _YELLOW, _ORANGE, _RED, _PINK = (
@@ -81,15 +82,7 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
         two[1].legend(
             loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, title=title, alignment="left"
         )
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, format="png", dpi=110)
-        part.replace(path)
-    except OSError as error:
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
-        raise OutputError(f"the plot cannot be written to {path} ({error}); choose another --plot") from error
+    write_whole(path, lambda part: figure.savefig(part, format="png", dpi=110), "the plot", "--plot")
 
 
 def _chosen(

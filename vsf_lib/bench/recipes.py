@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from PIL import Image
 
 from vsf_lib.bench.drawing import BATCH, Method, draw_each
 from vsf_lib.bench.pairs import Pair
-from vsf_lib.bench.results import conditions, write_json
+from vsf_lib.bench.results import conditions, write_json, write_whole
 from vsf_lib.bench.subject import Subject
-from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.errors import SettingsError
 from vsf_lib.presets import preset_for
 from vsf_lib.recipes import RECIPES, SCENES, Example, Recipe
 from vsf_lib.scenes.judge import Verdict
@@ -60,7 +59,10 @@ def run(args: Namespace, subject: Subject) -> None:
     print(table(result))
     if args.json is not None:
         write_json(args.json, result)
-    save_sheet(args.sheet, stacked(sheets))
+    sheet = stacked(sheets)
+    write_whole(
+        args.sheet, lambda part: sheet.save(part, format="PNG", optimize=True), "the contact sheet", "--sheet"
+    )
     print(f"contact sheet: {args.sheet}")
 
 
@@ -114,16 +116,3 @@ def sheet_of(
     values = Method(recipe.name, settings).describe()
     title = f"{recipe.name}: {recipe.summary}\n{example.prompt} / not: {example.negative_prompt} ({values})"
     return strip(tiles, columns=2 * _SHOWN, title=title)
-
-
-def save_sheet(path: Path, sheet: Image.Image) -> None:
-    """Writes a PNG, whole or not at all; raises OutputError."""
-    from vsf_lib.files import reason, written_whole
-
-    try:
-        with written_whole(path) as part:
-            sheet.save(part, format="PNG", optimize=True)
-    except OSError as error:
-        raise OutputError(
-            f"the contact sheet cannot be written to {path} ({reason(error)}); choose another --sheet"
-        ) from error

@@ -9,11 +9,12 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import OutputError
+from vsf_lib.files import reason, written_whole
 
 
 def conditions(model: str, pairs: int, seeds: int, steps: int) -> dict[str, Any]:
@@ -59,7 +60,16 @@ def progress(done: int, total: int, name: str) -> None:
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
     """Writes `result`; raises OutputError if it cannot."""
+    text = json.dumps(result, indent=1) + "\n"
+    write_whole(path, lambda part: part.write_text(text, "utf-8"), "the results", "--json")
+
+
+def write_whole(path: Path, write: Callable[[Path], object], what: str, flag: str) -> None:
+    """Has `write` fill a file that becomes `path`, whole or not at all; raises OutputError."""
     try:
-        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as part:
+            write(part)
     except OSError as error:
-        raise OutputError(f"the results cannot be written to {path} ({error})") from error
+        found = reason(error)
+        raise OutputError(f"{what} cannot be written to {path} ({found}); choose another {flag}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vsf_lib.errors import OutputError
+from vsf_lib.bench.results import write_whole
 
 _TITLE = 14
 _TITLES = 4
@@ -35,17 +35,7 @@ def write_sheet(
         for j, picture in enumerate(pictures[: len(columns)]):
             tile = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(tile, (_LABEL + j * width, _TITLES * _TITLE + i * height))
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(part, format="PNG")
-        part.replace(path)
-    except OSError as error:
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
-        raise OutputError(
-            f"the contact sheet cannot be written to {path} ({error}); choose another --sheet"
-        ) from error
+    write_whole(path, lambda part: sheet.save(part, format="PNG"), "the contact sheet", "--sheet")
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:

@@ -181,3 +181,5 @@ def test_bad_arguments_are_named():
         no_mask_attention(q, k, v, **named("IPN", 7, 4, 4), alpha=math.nan, beta=0.0)
     with pytest.raises(ValueError, match="magic"):
         no_mask_attention(q, k, v, **named("IPN", 7, 4, 4), alpha=1.0, beta=0.0, kernel="magic")
+    with pytest.raises(ValueError, match="q and k of one length"):
+        no_mask_attention(q[:, :, :14], k, v, **named("IPN", 7, 4, 3), alpha=1.0, beta=0.0)

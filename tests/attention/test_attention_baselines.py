@@ -168,3 +168,5 @@ def test_bad_arguments_are_named():
         nag_cross_attention(q, k, v, negative=(k, v[..., :3]), phi=4.0, tau=2.5, alpha=0.5)
     with pytest.raises(ValueError, match="magic"):
         nasa_attention(q, k, v, **where, alpha=0.5, kernel="magic")
+    with pytest.raises(ValueError, match="q and k of one length"):
+        nasa_attention(q[:, :, :21], k, v, **where, alpha=0.5)

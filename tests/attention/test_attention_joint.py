@@ -308,6 +308,8 @@ def test_bad_tensors_are_named():
     for bad in ((q, k, v[:, :, :15]), (q, k, v.bfloat16()), (q[0], k[0], v[0]), (q.int(), k.int(), v.int())):
         with pytest.raises(ValueError, match="q, k and v"):
             joint_attention(*bad, **GOOD, alpha=1.0, beta=0.0)
+    with pytest.raises(ValueError, match="q and k of one length"):
+        joint_attention(q[:, :, :15], k, v, **GOOD, alpha=1.0, beta=0.0)
 
 
 def test_slices_may_be_open_or_count_from_the_end():

@@ -23,7 +23,7 @@ from .layout import (
     Regions,
     Strength,
     autocast,
-    check_qkv,
+    check_joint,
     flip,
     lowest,
     read_alpha,
@@ -69,7 +69,7 @@ class Ablation:
         """
         check_kernel_name(kernel)
         q, k, v = autocast(q, k, v)
-        check_qkv(q, k, v)
+        check_joint(q, k, v)
         regions = read_regions(q.shape[2], image, positive, negative)
         n_n = regions.n_n
         if self.twice and n_n % 2:

@@ -20,6 +20,7 @@ from .kernels import check_kernel_name
 from .layout import (
     Strength,
     autocast,
+    check_joint,
     check_qkv,
     lowest,
     mask_bias,
@@ -166,11 +167,7 @@ def _joint(
     """Z+ and Z- to the formula, in float32 on image rows; the text's rows to their places."""
     check_kernel_name(kernel)
     q, k, v = autocast(q, k, v)
-    check_qkv(q, k, v)
-    if q.shape != k.shape:
-        raise ValueError(
-            f"joint attention needs q and k of one length, got {list(q.shape)} and {list(k.shape)}"
-        )
+    check_joint(q, k, v)
     regions = read_regions(q.shape[2], *slices)
     i, p, n = regions
     mask = read_mask(negative_mask, q, regions.n_n)

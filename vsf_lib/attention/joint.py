@@ -22,7 +22,7 @@ from .layout import (
     Regions,
     Strength,
     autocast,
-    check_qkv,
+    check_joint,
     flip,
     mask_bias,
     new_output,
@@ -74,11 +74,7 @@ def joint_attention(
     """
     check_kernel_name(kernel)
     q, k, v = autocast(q, k, v)
-    check_qkv(q, k, v)
-    if q.shape != k.shape:
-        raise ValueError(
-            f"joint attention needs q and k of one length, got {list(q.shape)} and {list(k.shape)}"
-        )
+    check_joint(q, k, v)
     regions = read_regions(q.shape[2], image, positive, negative)
     n_n = regions.n_n
     mask = read_mask(negative_mask, q, n_n)

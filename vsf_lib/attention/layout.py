@@ -72,6 +72,15 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError("q, k and v must have at least one token")
 
 
+def check_joint(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """What `check_qkv` says, with every token both asking and asked: `[B, H, L, D]` each."""
+    check_qkv(q, k, v)
+    if q.shape != k.shape:
+        raise ValueError(
+            f"joint attention needs q and k of one length, got {list(q.shape)} and {list(k.shape)}"
+        )
+
+
 def read_pair(q: Tensor, k_n: Tensor, v_n: Tensor) -> tuple[Tensor, Tensor]:
     """K_N and V_N of cross-attention, `[B or 1, H, n_n, D]`, checked against q and as `[B, H, n_n, D]`."""
     batch, heads, _, width = q.shape

@@ -2,11 +2,13 @@
 
 One dictionary says what: `{"masked": {...}}` guides with a masked float64 attention that shares no code
 with vsf_lib, `{"raise": {...}}` breaks a block in the middle of sampling, `{"negatives": [...]}` gives each
-picture its own negative prompt, `{"separate": true}` leaves no memory for calls of several batches.
+picture its own negative prompt, `{"separate": true}` leaves no memory for calls of several batches, and
+`{"census": true}` writes into the infotext what is left on the model and in memory.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from contextlib import ExitStack
@@ -18,6 +20,13 @@ import gradio as gr
 import torch
 from modules import scripts
 
+LIVES_FOR_ONE_GENERATION = {
+    "vsf_lib.webui.guide.Guide",
+    "vsf_lib.webui.request.Request",
+    "vsf_lib.webui.encoding.Schedule",
+    "vsf_lib.adapters.forge.SamplingPass",
+    "vsf_lib.adapters.call.GuidedCall",
+}
 _REFERENCE = Path(__file__).resolve().parents[3] / "attention" / "attention_reference.py"
 
 
@@ -37,6 +46,9 @@ class VSFTrials(scripts.Script):
         self.undo = ExitStack()
         if wanted and "negatives" in wanted:
             p.all_negative_prompts = list(wanted["negatives"])
+        if wanted and wanted.get("census"):
+            counted = " ".join(f"{name} {number}" for name, number in census(p.sd_model).items())
+            p.extra_generation_params["VSF trials census"] = counted
 
     def process_batch(self, p: Any, wanted: dict[str, Any] | None = None, **_: Any) -> None:
         if wanted and "masked" in wanted:
@@ -59,6 +71,25 @@ class VSFTrials(scripts.Script):
 
     def postprocess(self, p: Any, processed: Any, wanted: dict[str, Any] | None = None) -> None:
         self.undo.close()
+
+
+def census(model: Any) -> dict[str, int]:
+    """What guidance puts on a model, living objects of the product, and the megabytes of all tensors."""
+    gc.collect()
+    network = model.forge_objects.unet.model.diffusion_model
+    modules = list(network.modules())
+    living = [(thing, type(thing)) for thing in gc.get_objects()]
+    tensors = [thing for thing, kind in living if issubclass(kind, torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    module = sys.modules[type(network).__module__]
+    taps = [getattr(module, name, None) for name in ("attention", "attention_function")]
+    return {
+        "hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules),
+        "forwards": sum("forward" in vars(m) for m in modules),
+        "taps": sum(str(getattr(tap, "__module__", "")).startswith("vsf_lib") for tap in taps),
+        "ours": sum(f"{kind.__module__}.{kind.__name__}" in LIVES_FOR_ONE_GENERATION for _, kind in living),
+        "megabytes": sum(storages.values()) // 2**20,
+    }
 
 
 def break_block(model: Any, *, block: str, call: int, error: str) -> None:

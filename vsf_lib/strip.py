@@ -1,7 +1,7 @@
 """Labelled pictures put together: rows of tiles, and the frames of a film beside a picture that stands still.
 
 Owns their measures: small pictures are enlarged, pixel by pixel, and large ones made smaller, so that a strip
-can be read on a screen. Knows nothing of what the pictures show.
+can be read on a screen; and what both look like of a sweep. Knows nothing of what the pictures show.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from vsf_lib.sweep import WITHOUT, Plan, Sweep
 
 WIDTH = 1600
 """Pixels that a strip's rows are wrapped to."""
@@ -91,6 +93,24 @@ def there_and_back(frames: np.ndarray) -> np.ndarray:
     return np.concatenate([frames, frames[-2:0:-1]])
 
 
+def swept_strip(
+    sweep: Sweep, pictures: Sequence[Image.Image], without: Image.Image | None = None
+) -> Image.Image:
+    """The strip of a sweep: one of `pictures` per value, and first the one `without` guidance, if any."""
+    still = [] if without is None else [Tile(without, WITHOUT, plain=True)]
+    return strip([*still, *_tiles(sweep, pictures)])
+
+
+def swept_film(plan: Plan, pictures: Sequence[Image.Image], without: Image.Image | None = None) -> np.ndarray:
+    """The frames of its film. The picture `without` guidance stands still in it, else the first of them."""
+    values, moving = plan.sweep.values, _tiles(plan.sweep, pictures)
+    still = moving[0] if without is None else Tile(without, WITHOUT, plain=True)
+    low, high = min(values), max(values)
+    shares = [(value - low) / (high - low) if high > low else 1.0 for value in values]
+    frames = film(still, moving, shares)
+    return there_and_back(frames) if plan.loop else frames
+
+
 def stacked(images: Sequence[Image.Image]) -> Image.Image:
     """Pictures one under the other, from the left."""
     sheet = Image.new(
@@ -115,6 +135,10 @@ def fit(image: Image.Image, sides: tuple[int, int]) -> Image.Image:
         width, height = (max(1, round(side * high / longer)) for side in image.size)
         return image.resize((width, height), Image.Resampling.LANCZOS)
     return image
+
+
+def _tiles(sweep: Sweep, pictures: Sequence[Image.Image]) -> list[Tile]:
+    return [Tile(*pair) for pair in zip(pictures, map(sweep.label, sweep.values), strict=True)]
 
 
 def _font(size: int) -> Any:

@@ -1,4 +1,4 @@
-"""One setting that runs over values: how that is written, and the settings that it means.
+"""One setting that runs over values: how that is written, the settings that it means, and what is made of it.
 
 `alpha=0:8:0.5` is a range, both ends included where the step meets them; `alpha=0,1,2` a list; parts may be
 mixed. Pure: knows no command line, no host, no picture, and imports no torch.
@@ -7,7 +7,7 @@ mixed. Pure: knows no command line, no host, no picture, and imports no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -16,6 +16,10 @@ from vsf_lib.settings import Settings, field, fields
 
 INFOTEXT = "VSF sweep"
 """The name of a sweep among a picture's parameters."""
+FPS, LOOP = "VSF fps", "VSF loop"
+"""Names of a film's own values there."""
+LOOP_VALUE = "there and back"
+USUAL_FPS, MOST_FPS = 4, 60
 WITHOUT = "without"
 """The label of the unguided picture. It is not that of alpha 0, which still gives the negative attention."""
 MOST = 200
@@ -70,9 +74,46 @@ class Sweep:
                 raise SettingsError(f"the sweep {self.text} at {number(value)}: {error}") from None
         return made
 
+    def check_steps(self, frames: Sequence[Settings], steps: int) -> None:
+        """Raises SettingsError if one of `frames`, which `settings` has made, guides none of the steps."""
+        for frame, value in zip(frames, self.values, strict=True):
+            if not frame.guided_steps(steps):
+                raise SettingsError(
+                    f"the sweep {self.text} at {number(value)}: none of {steps} steps lies between start "
+                    f"{frame.start:g} and end {frame.end:g}; take more steps, or another range"
+                )
+
     def label(self, value: float) -> str:
         """What to write under the picture of `value`."""
         return f"{self.name.replace('_', ' ')} {number(value)}"
+
+    def only(self, values: Sequence[float]) -> Sweep:
+        """The sweep of those of its values that were drawn; itself, as it was written, where all were."""
+        if tuple(values) == self.values:
+            return self
+        return Sweep.parse(f"{self.name}={','.join(map(number, values))}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that is to be drawn. `fps` and `loop` act on a film only; raises SettingsError."""
+
+    sweep: Sweep
+    fps: int = USUAL_FPS
+    loop: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fps <= MOST_FPS:
+            raise SettingsError(f"fps is {self.fps}, but must be a whole number from 1 to {MOST_FPS}")
+
+    def extra(self, *, film: bool) -> dict[str, str]:
+        """What the infotext of a strip or of a film says of it."""
+        told = {INFOTEXT: self.sweep.text}
+        if film:
+            told[FPS] = str(self.fps)
+            if self.loop:
+                told[LOOP] = LOOP_VALUE
+        return told
 
 
 def sweepable(method: str | None = None) -> tuple[str, ...]:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.cli.recipe import check_reads, example_of
-from vsf_lib.cli.sweep import FILMS, Plan, check_frames, plan_of, read_film
+from vsf_lib.cli.sweep import FILMS, plan_of, read_film
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.metadata import Parameters, parse_parameters, read_png
 from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
 from vsf_lib.recipes import Example
 from vsf_lib.scenes.model import MODELS, NAME
 from vsf_lib.settings import SHARING, Settings, field, fields
+from vsf_lib.sweep import Plan
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -141,7 +142,7 @@ def resolve(args: Namespace) -> Request:
     seed = _first(args.seed, image.seed if image else secrets.randbelow(last + 1))
     steps = _within("steps", _first(args.steps, image.steps if image else _steps(model)), 1, MOST_STEPS)
     if plan is not None:
-        check_frames(plan, settings, steps)
+        plan.sweep.check_steps(plan.sweep.settings(settings), steps)
     elif settings.method != "off":
         if not settings.guided_steps(steps):
             raise SettingsError(

@@ -7,39 +7,15 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import OutputError, SettingsError
-from vsf_lib.settings import Settings
 from vsf_lib.settings import field as setting
-from vsf_lib.sweep import INFOTEXT, Sweep, number, sweepable
+from vsf_lib.sweep import FPS, INFOTEXT, LOOP, USUAL_FPS, Plan, Sweep, sweepable
 
 FILMS = (".mp4", ".webm", ".gif")
 FILES = (".png", *FILMS)
-FPS, LOOP = "VSF fps", "VSF loop"
-"""Names of a film's own values in the infotext."""
-LOOP_VALUE = "there and back"
-_USUAL_FPS, _MOST_FPS = 4, 60
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A sweep that is to be drawn. `fps` and `loop` act on a film only."""
-
-    sweep: Sweep
-    fps: int = _USUAL_FPS
-    loop: bool = False
-
-    def extra(self, suffix: str) -> dict[str, str]:
-        """What the infotext of a file with that ending says of it."""
-        told = {INFOTEXT: self.sweep.text}
-        if suffix in FILMS:
-            told[FPS] = str(self.fps)
-            if self.loop:
-                told[LOOP] = LOOP_VALUE
-        return told
 
 
 def add_sweep(group: Any) -> None:
@@ -51,7 +27,7 @@ def add_sweep(group: Any) -> None:
         f"pictures, or with --out x.mp4 a film. FIELD is one of {', '.join(sweepable())}",
     )
     group.add_argument(
-        "--fps", type=int, metavar="N", help=f"a film's values per second (default: {_USUAL_FPS})"
+        "--fps", type=int, metavar="N", help=f"a film's values per second (default: {USUAL_FPS})"
     )
     group.add_argument("--loop", action="store_true", help="a film that runs there and back")
 
@@ -87,19 +63,7 @@ def plan_of(args: Namespace, extra: Mapping[str, str], given: Mapping[str, Any])
     if args.compare:
         raise SettingsError("a sweep shows the picture without guidance beside the others: drop --compare")
     fps = args.fps if args.fps is not None else _told_fps(extra)
-    if not 1 <= fps <= _MOST_FPS:
-        raise SettingsError(f"fps is {fps}, but must be a whole number from 1 to {_MOST_FPS}")
     return Plan(sweep, fps, args.loop or LOOP in extra)
-
-
-def check_frames(plan: Plan, settings: Settings, steps: int) -> None:
-    """Raises SettingsError if one of the values is no valid guidance, or guides none of the steps."""
-    for frame, value in zip(plan.sweep.settings(settings), plan.sweep.values, strict=True):
-        if not frame.guided_steps(steps):
-            raise SettingsError(
-                f"the sweep {plan.sweep.text} at {number(value)}: none of {steps} steps lies between start "
-                f"{frame.start:g} and end {frame.end:g}; take more steps, or another range"
-            )
 
 
 def check_file(args: Namespace, suffix: str) -> None:
@@ -130,7 +94,7 @@ def read_film(path: Path) -> str:
 
 
 def _told_fps(extra: Mapping[str, str]) -> int:
-    told = extra.get(FPS, str(_USUAL_FPS))
+    told = extra.get(FPS, str(USUAL_FPS))
     try:
         return int(told)
     except ValueError:

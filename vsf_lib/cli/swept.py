@@ -18,11 +18,11 @@ from vsf_lib.cli.console import note
 from vsf_lib.cli.model import Folder, Model
 from vsf_lib.cli.pictures import Machine, Picture, draw_with, load
 from vsf_lib.cli.request import Request
-from vsf_lib.cli.sweep import FILMS, Plan
+from vsf_lib.cli.sweep import FILMS
 from vsf_lib.metadata import write_png
 from vsf_lib.settings import Settings
-from vsf_lib.strip import Tile, film, strip, there_and_back
-from vsf_lib.sweep import WITHOUT
+from vsf_lib.strip import swept_film, swept_strip
+from vsf_lib.sweep import WITHOUT, Plan
 
 _PATIENCE = 10.0
 """Seconds between two lines on how far it is."""
@@ -49,18 +49,12 @@ class SweepPicture(Picture):
 
     def write(self, path: Path, infotext: str) -> None:
         """Writes the film or the strip, by the name's ending; raises OutputError."""
-        sweep = self.plan.sweep
-        still = Tile(self.image, WITHOUT, plain=True)
-        moving = [Tile(*pair) for pair in zip(self.pictures, map(sweep.label, sweep.values), strict=True)]
         if path.suffix.lower() not in FILMS:
-            write_png(path, strip([still, *moving]), infotext)
+            write_png(path, swept_strip(self.plan.sweep, self.pictures, self.image), infotext)
             return
         from vsf_lib.video.files import write_video
 
-        low, high = min(sweep.values), max(sweep.values)
-        shares = [(value - low) / (high - low) if high > low else 1.0 for value in sweep.values]
-        frames = film(still, moving, shares)
-        write_video(path, there_and_back(frames) if self.plan.loop else frames, infotext, fps=self.plan.fps)
+        write_video(path, swept_film(self.plan, self.pictures, self.image), infotext, fps=self.plan.fps)
 
 
 def draw_sweep(
@@ -82,7 +76,7 @@ def draw_sweep(
         told = guided[0].parameters
         yield SweepPicture(
             image=still.image,
-            parameters=replace(told, extra={**told.extra, **plan.extra(suffix)}),
+            parameters=replace(told, extra={**told.extra, **plan.extra(film=suffix in FILMS)}),
             seconds=sum(picture.seconds for picture in drawn),
             plan=plan,
             pictures=tuple(picture.image for picture in guided),

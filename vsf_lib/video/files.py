@@ -36,12 +36,20 @@ _LOSSLESS_CRF, _WORST_CRF = 8, 35
 """H.264's and VP9's scale at quality 10 and 1."""
 
 
-def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16, quality: int = 8) -> Path:
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    infotext: str,
+    *,
+    fps: int = 16,
+    quality: int = 8,
+    program: str | None = None,
+) -> Path:
     """Writes frames `[n, h, w, 3]` uint8 with their parameters; the format goes by the name's ending.
 
     `.mp4` (H.264, yuv420p), `.webm` (VP9), `.gif`, or `.png`: then a folder of that stem with one picture per
-    frame. A `.txt` beside it holds the parameters, too. Returns what was made; raises OutputError, also where
-    that name is another text's.
+    frame. A `.txt` beside it holds the parameters, too. `program` is the ffmpeg to use (see `find_ffmpeg`).
+    Returns what was made; raises OutputError, also where that name is another text's.
     """
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise OutputError(f"{frames.dtype} {frames.shape} are no frames: [n, h, w, 3] of uint8 are")
@@ -62,7 +70,8 @@ def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16,
             )
         with written_whole(beside) as text, written_whole(path) as part:
             text.write_text(infotext + "\n", encoding="utf-8", newline="\n")
-            _encode(part, frames, infotext, fps, ["-f", suffix[1:], *_OPTIONS[suffix](quality)])
+            options = ["-f", suffix[1:], *_OPTIONS[suffix](quality)]
+            _encode(part, frames, infotext, fps, options, program)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}; check that its disk has room") from error
     return path
@@ -71,6 +80,15 @@ def write_video(path: Path, frames: np.ndarray, infotext: str, *, fps: int = 16,
 def check_ffmpeg() -> None:
     """Raises OutputError where there is no program to write videos with."""
     _program()
+
+
+def find_ffmpeg(packages: Path | None = None) -> str | None:
+    """The program to write videos with: this Python's, that of a folder of `packages`, or the system's."""
+    try:
+        return _program()
+    except OutputError:
+        there = sorted(packages.glob("imageio_ffmpeg/binaries/ffmpeg*")) if packages is not None else []
+        return str(there[0]) if there else shutil.which("ffmpeg")
 
 
 def read_infotext(path: Path) -> str:
@@ -170,7 +188,9 @@ def _gif(quality: int) -> list[str]:
 _OPTIONS = {".mp4": _mp4, ".webm": _webm, ".gif": _gif}
 
 
-def _encode(part: Path, frames: np.ndarray, infotext: str, fps: int, options: Sequence[str]) -> None:
+def _encode(
+    part: Path, frames: np.ndarray, infotext: str, fps: int, options: Sequence[str], program: str | None
+) -> None:
     _, height, width, _ = frames.shape
     with tempfile.TemporaryDirectory(prefix="vsf-") as folder:
         # Not on the command line: it is short on some systems, and other users may read it.
@@ -184,6 +204,7 @@ def _encode(part: Path, frames: np.ndarray, infotext: str, fps: int, options: Se
             "-map_metadata", "0", *([] if "-filter_complex" in options else ["-map", "1:v"]), *options,
             str(part),
             given=np.ascontiguousarray(frames).data,
+            program=program,
         )  # fmt: skip
 
 
@@ -207,9 +228,10 @@ def _ffmpeg(
     given: memoryview | None = None,
     refuse: type[Exception] = OutputError,
     patience: float | None = None,
+    program: str | None = None,
 ) -> tuple[bytes, str]:
     """What the program wrote to its output, and what it said; raises `refuse` with its last line."""
-    program = _program()
+    program = program or _program()
     try:
         done = subprocess.run(
             [program, "-hide_banner", "-nostdin" if given is None else "-hide_banner", *arguments],

@@ -1,7 +1,8 @@
 """The axes `[VSF] ...` of the host's X/Y/Z plot: one per argument of the panel but its switch.
 
-Owns their names, what a value must be, when a plot is refused before its first cell, and how a value travels:
-on the cell's own processing object, from where `callbacks` reads it. What a value means is `request.read`'s.
+Owns their names, what a value must be, when a plot is refused before its first cell, and how a value travels,
+a sweep's too: on the cell's own processing object, from where `callbacks` reads it. What a value means is
+`request.read`'s.
 Knows the plot by the few names of its module that extensions use.
 """
 
@@ -87,6 +88,21 @@ def values_of(p: Any) -> Mapping[str, Any]:
     return found
 
 
+def put(p: Any, **values: Any) -> None:
+    """Puts values over what the panel holds, for the generation of `p` alone; `tidy` is the caller's."""
+    # A new dictionary: the host's copies for cells share what the original holds.
+    setattr(p, ATTRIBUTE, {**values_of(p), **values})
+
+
+def arguments_of(p: Any) -> Sequence[Any]:
+    """What the panel or an API request gives our script; nothing where it does not run."""
+    for script in getattr(p.scripts, "alwayson_scripts", ()):
+        if script.title() == TITLE:
+            arguments: Sequence[Any] = p.script_args[script.args_from : script.args_to]
+            return arguments
+    return ()
+
+
 def register() -> None:
     """Puts the axes into the plot's list, in place of any that an earlier load has left there."""
     from modules import scripts
@@ -111,8 +127,7 @@ def _put(plot: Any) -> None:
 def _option(axis: Axis, plot: Any) -> Any:
     def apply(p: Any, value: Any, _: Sequence[Any]) -> None:
         _refuse_idle(p, axis)
-        # A new dictionary: the host's copies for cells share what the original holds.
-        setattr(p, ATTRIBUTE, {**values_of(p), axis.name: tidy(value)})
+        put(p, **{axis.name: tidy(value)})
 
     def confirm(p: Any, values: Sequence[Any]) -> None:
         _refuse_off(p, axis)
@@ -162,7 +177,7 @@ def _is_number(text: str) -> bool:
 def _refuse_off(p: Any, axis: Axis) -> None:
     # The panel's switch is the user's word, and an axis changes settings only: switching on would also take
     # whatever else a closed panel holds.
-    if not asked_for(_arguments(p)):
+    if not asked_for(arguments_of(p)):
         raise SettingsError(
             f"the plot has the axis {axis.label}, but VSF is off: switch it on (for an unguided cell use "
             "[VSF] Method with the value off), or choose another axis"
@@ -171,7 +186,7 @@ def _refuse_off(p: Any, axis: Axis) -> None:
 
 def _refuse_idle(p: Any, axis: Axis) -> None:
     """Ends the whole plot, before its first cell, where no cell could show what the axis says."""
-    method = method_of(_arguments(p))
+    method = method_of(arguments_of(p))
     if method not in axis.methods and _axis("method").label not in _plotted():
         raise SettingsError(
             f"the plot has the axis {axis.label}, which does nothing with the method {method}: choose "
@@ -185,12 +200,3 @@ def _plotted() -> set[str]:
 
     noted = (getattr(shared.state, f"xyz_plot_{letter}", None) for letter in "xyz")
     return {info.axis.label for info in noted if info is not None}
-
-
-def _arguments(p: Any) -> Sequence[Any]:
-    """What the panel or an API request gives our script; nothing where it does not run."""
-    for script in getattr(p.scripts, "alwayson_scripts", ()):
-        if script.title() == TITLE:
-            arguments: Sequence[Any] = p.script_args[script.args_from : script.args_to]
-            return arguments
-    return ()

@@ -26,12 +26,12 @@ def make_desk() -> Desk:
     """The desk of this WebUI."""
     from modules import paths_internal, shared
 
-    data, models = Path(paths_internal.data_path), Path(paths_internal.models_path)
+    models = Path(paths_internal.models_path)
     public = bool(getattr(shared.cmd_opts, "disable_extension_access", False))
     hidden = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
     return Desk(
         Places(
-            data=data / "vsf-video",
+            data=data_folder(),
             outputs=Path(paths_internal.default_output_dir) / "videos",
             models=models / "diffusers",
             loras=Path(getattr(shared.cmd_opts, "lora_dir", None) or models / "Lora"),
@@ -45,6 +45,13 @@ def make_desk() -> Desk:
         Rights(install=not public, paths=not public, delete=not public, open_folder=not (public or hidden)),
         around=ForgeSurroundings(),
     )
+
+
+def data_folder() -> Path:
+    """Where this WebUI keeps what belongs to videos, the packages among it."""
+    from modules import paths_internal
+
+    return Path(paths_internal.data_path) / "vsf-video"
 
 
 def _file_folders(models: Path) -> tuple[Path, ...]:

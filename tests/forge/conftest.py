@@ -74,7 +74,12 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
             cwd=root,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"},
+            env={
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                "GRADIO_ANALYTICS_ENABLED": "False",
+                **_with_ffmpeg(log),
+            },
         )
     try:
         host = Forge(port)
@@ -90,6 +95,16 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
     finally:
         server.terminate()
         server.wait(60)
+
+
+def _with_ffmpeg(log: Path) -> dict[str, str]:
+    """The tests' own ffmpeg among the host's programs, if there is one."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        return {}
+    (log.parent / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    return {"PATH": os.pathsep.join([str(log.parent), os.environ.get("PATH", "")])}
 
 
 def _python(root: Path) -> str:

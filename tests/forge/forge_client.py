@@ -8,7 +8,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Answer:
 
     pictures: list[np.ndarray]
     infotexts: list[str]
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 class ForgeError(Exception):
@@ -89,7 +90,7 @@ class Forge:
         answer = self.request(f"/sdapi/v1/{kind}", body)
         info = json.loads(answer["info"])
         pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(x)))) for x in answer["images"]]
-        return Answer(pictures, info["infotexts"])
+        return Answer(pictures, info["infotexts"], info)
 
 
 def picture_of(pixels: np.ndarray) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +18,13 @@ import torch
 from PIL import Image
 from small_host import Host, Model, Processing, process_images
 
+from vsf_lib import strip
 from vsf_lib.errors import GuidanceError, OutputError, PromptError, SettingsError
 from vsf_lib.infotext import read_pairs, write_pairs
 from vsf_lib.settings import Settings, fields
 from vsf_lib.strip import TILE, fit
 from vsf_lib.sweep import FPS, INFOTEXT, LOOP
-from vsf_lib.webui import axes, sweep_panel
+from vsf_lib.webui import axes, sweep_panel, sweep_player
 from vsf_lib.webui.callbacks import Callbacks
 from vsf_lib.webui.request import ARGUMENTS as PANEL
 from vsf_lib.webui.request import AUTO, Checkpoint
@@ -38,7 +43,7 @@ class WebUI:
         self.folder = folder
         self.opts = SimpleNamespace(
             enable_pnginfo=True, grid_save=True, grid_format="png", grid_extended_filename=False,
-            return_mask=False, return_mask_composite=False,
+            return_mask=False, return_mask_composite=False, sd_model_checkpoint="chosen",
         )  # fmt: skip
         self.state = SimpleNamespace(
             interrupted=False, skipped=False, stopping_generation=False, job_count=-1, job="", textinfo=None
@@ -53,7 +58,13 @@ class WebUI:
         )
         processing = SimpleNamespace(fix_seed=self.fix_seed, process_images=self.draw)
         images = SimpleNamespace(save_image=self.save)
-        self.modules = SimpleNamespace(shared=shared, processing=processing, images=images)
+        self.checkpoints: dict[str, Any] = {}
+        self.modules = SimpleNamespace(
+            shared=shared,
+            processing=processing,
+            images=images,
+            sd_models=SimpleNamespace(checkpoint_aliases=self.checkpoints),
+        )
 
     def fix_seed(self, p: Any) -> None:
         p.seed = 7 if p.seed == -1 else p.seed
@@ -122,6 +133,7 @@ def job(arguments: Any = (BASE,), model: Any = None, **values: Any) -> Processin
     script = SimpleNamespace(title=lambda: "VSF", args_from=1, args_to=1 + len(arguments))
     host = Host(strict=values.pop("strict", True))
     common = {"batch_size": 1, "seed": 3, "do_not_save_grid": False, "outpath_grids": "grids"}
+    common["override_settings"] = {}
     return Processing(
         model,
         Callbacks(host),
@@ -151,7 +163,7 @@ def test_each_picture_is_the_one_drawn_alone(webui, model):
     before = dict(p.extra_generation_params)
     made = sweep(p, "0:3:1.5")
     wanted = [False, *({**BASE, "alpha": alpha} for alpha in (0.0, 1.5, 3.0))]
-    strip, *pictures = made.images
+    whole, *pictures = made.images
     assert (made.index_of_first_image, len(pictures), len(made.infotexts)) == (1, 4, 5)
     tiles = []
     for image, text, settings in zip(pictures, made.infotexts[1:], wanted, strict=True):
@@ -167,7 +179,7 @@ def test_each_picture_is_the_one_drawn_alone(webui, model):
     height, width, _ = tiles[0].shape
     for i, tile in enumerate(tiles):
         left = 8 + i * (width + 8)
-        assert np.array_equal(np.asarray(strip)[8 : 8 + height, left : left + width], tile)
+        assert np.array_equal(np.asarray(whole)[8 : 8 + height, left : left + width], tile)
     assert not axes.values_of(p), "the job itself is as it was"
     assert p.extra_generation_params == before
     assert webui.notes == [
@@ -382,13 +394,30 @@ def test_what_cannot_be_drawn_is_refused_before_a_picture(webui, panel_arguments
     assert not webui.jobs
 
 
-def test_scale_is_refused_on_sd35(webui, model):
-    p = job()
-    checkpoint = Checkpoint("sd3.5_large_turbo", "SD3.5")
+def test_scale_is_refused_on_sd35(webui):
+    """Of the checkpoint that will be loaded, not of the one that is."""
+    for title, tensor in (("large.safetensors", "joint_blocks.0.x"), ("dev", "double_blocks.0.txt_mod.lin")):
+        header = f'{{"model.{tensor}.weight":{{}}}}'.encode()
+        path = webui.folder / title
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        webui.checkpoints[title] = SimpleNamespace(filename=str(path))
+    sd35, flux, host = "large.safetensors", "dev", ForgeSweeps()
     request = read([{"setting": "negative_scale", "values": "0,8"}])
-    with pytest.raises(SettingsError, match=r"does nothing on SD3\.5: sweep another"):
-        request.check(p, checkpoint, p.host.options)
-    request.check(p, Checkpoint("flux", "Flux"), p.host.options)
+    for chosen, override, refused in (
+        (sd35, None, True),
+        (flux, None, False),
+        (flux, sd35, True),
+        (sd35, flux, False),
+    ):
+        webui.opts.sd_model_checkpoint = chosen
+        p = job(override_settings={} if override is None else {"sd_model_checkpoint": override})
+        if refused:
+            with pytest.raises(SettingsError, match=r"does nothing on SD3\.5: sweep another"):
+                request.check(p, host.checkpoint(p), p.host.options)
+        else:
+            request.check(p, host.checkpoint(p), p.host.options)
+    webui.opts.sd_model_checkpoint = None
+    assert host.checkpoint(job()) == Checkpoint("", None)
 
 
 def test_arguments_in_positions_and_in_words():
@@ -452,6 +481,45 @@ def test_a_film_per_seed_beside_its_strip(webui, model, films):
         assert told == {
             "setting": "alpha", "values": "0:6:3", "unguided": True, "film": True, "fps": 6, "loop": True,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("unguided", [True, False])
+def test_a_film_shows_each_picture_beside_the_first(webui, model, films, monkeypatch, unguided):
+    given = []
+    encode = films._encode
+    monkeypatch.setattr(
+        films, "_encode", lambda part, frames, *more: given.append(frames) or encode(part, frames, *more)
+    )
+    made = sweep(job(model=model), "0:6:3", film=True, unguided=unguided)
+    still, *moving = [np.asarray(fit(image, strip.PANEL)) for image in made.images[1:]]
+    moving = moving if unguided else [still, *moving]
+    height, width, _ = still.shape
+    (frames,) = given
+    assert len(frames) == 3
+    for frame, tile in zip(frames, moving, strict=True):
+        assert np.array_equal(frame[:height, :width], still)
+        assert np.array_equal(frame[:height, width + 8 : 2 * width + 8], tile)
+
+
+def test_the_page_shows_the_films_of_its_job_alone(webui, model, films):
+    host = ForgeSweeps()
+    made = run(job(model=model), [{"values": "1,2"}], host)
+    (film,) = made.extra_generation_params[FILMS]
+
+    def told(*names: str) -> str:
+        return json.dumps({"extra_generation_params": {FILMS: names}})
+
+    shown = sweep_player.page(told(film), host.films)
+    content = re.search(r'src="data:video/mp4;base64,([^"]*)"', shown)[1]
+    assert base64.b64decode(content) == Path(film).read_bytes()
+    assert html.escape(film) in shown
+    assert sweep_player.page(told(str(webui.folder / "vsf-sweep-3.png")), host.films) == "", (
+        "a page's own wish"
+    )
+    for other in ("", "{}", "[]", '{"extra_generation_params": null}', told(), json.dumps({FILMS: 1})):
+        assert sweep_player.page(other, host.films) == ""
+    Path(film).unlink()
+    assert sweep_player.page(told(film), host.films) == ""
 
 
 def test_nothing_is_lost_where_a_file_cannot_be_written(webui, model, films, monkeypatch):

@@ -6,6 +6,7 @@ Imports `modules.*`; every import stands in the function that needs it.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,31 @@ import torch
 from PIL import Image
 
 from vsf_lib.errors import OutputError
+from vsf_lib.webui.checkpoint_file import peek
 from vsf_lib.webui.options import Options, chosen
+from vsf_lib.webui.request import Checkpoint
+
+_REMEMBERED = 200
+"""Films; the page shows those alone."""
 
 
 class ForgeSweeps:
-    """Holds no state."""
+    """Holds no state but the names of the films that it wrote last."""
+
+    def __init__(self) -> None:
+        self.films: deque[str] = deque(maxlen=_REMEMBERED)
 
     @property
     def options(self) -> Options:
         return chosen()
+
+    def checkpoint(self, p: Any) -> Checkpoint:
+        from modules import sd_models, shared
+
+        title = p.override_settings.get("sd_model_checkpoint") or shared.opts.sd_model_checkpoint
+        known = sd_models.checkpoint_aliases.get(title)
+        found = None if known is None else peek(Path(known.filename))
+        return found or Checkpoint(str(title or ""), None)
 
     def begin(self, p: Any, jobs: int) -> None:
         from modules import processing, shared
@@ -89,7 +106,7 @@ class ForgeSweeps:
             grid=True,
             p=job,
         )
-        return Path(saved)
+        return Path(saved).absolute()
 
     def write_film(self, strip: Path, frames: np.ndarray, infotext: str, fps: int) -> Path:
         from vsf_lib.video import overlay
@@ -104,4 +121,5 @@ class ForgeSweeps:
             )
         names = itertools.chain([strip.stem], (f"{strip.stem}-{again}" for again in itertools.count(2)))
         film = next(path for name in names if not (path := strip.with_name(f"{name}.mp4")).exists())
-        return write_video(film, frames, infotext, fps=fps, program=program)
+        self.films.append(str(write_video(film, frames, infotext, fps=fps, program=program)))
+        return film

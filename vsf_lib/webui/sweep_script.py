@@ -23,8 +23,8 @@ from vsf_lib.settings import Settings
 from vsf_lib.strip import swept_film, swept_strip
 from vsf_lib.sweep import Plan
 from vsf_lib.webui import axes
-from vsf_lib.webui.guide import checkpoint_of
 from vsf_lib.webui.options import Options
+from vsf_lib.webui.request import Checkpoint
 from vsf_lib.webui.sweep_request import TITLE, SweepRequest, read
 
 log = logging.getLogger("vsf")
@@ -41,6 +41,9 @@ class SweepHost(Protocol):
     @property
     def options(self) -> Options:
         """What is chosen in the WebUI's settings."""
+
+    def checkpoint(self, p: Any) -> Checkpoint:
+        """What `p` will load, which need not be what is loaded; as far as its file tells."""
 
     def begin(self, p: Any, jobs: int) -> None:
         """Fixes the seed and counts the steps of `jobs` times `p`."""
@@ -81,7 +84,7 @@ def run(p: Any, arguments: Sequence[Any], host: SweepHost) -> Any:
     An error after the first picture ends the sweep, and what is finished is returned with a comment.
     """
     asked = read(arguments)
-    asked.check(p, checkpoint_of(p), host.options)
+    asked.check(p, host.checkpoint(p), host.options)
     host.begin(p, len(asked.cells))
     result = _Result(p, asked, host)
     for number, value in enumerate(asked.cells, 1):
@@ -179,8 +182,9 @@ class _Result:
         if not there:
             return
         guided = list(there.values())
-        pictures = [cell.finished[number][0] for cell in guided]
-        without = None if unguided is None else unguided.finished[number][0]
+        # In RGB: the host may have hidden parameters in the alpha channel of what it saves.
+        pictures = [cell.finished[number][0].convert("RGB") for cell in guided]
+        without = None if unguided is None else unguided.finished[number][0].convert("RGB")
         values = [cell.value for cell in guided if cell.value is not None]
         plan = replace(self._asked.plan, sweep=self._asked.sweep.only(values))
         first = guided[0].finished[number][1]

@@ -1,9 +1,10 @@
 """What the tests of this folder do to a generation from inside a real Forge. Not a part of the product.
 
 One dictionary says what: `{"masked": {...}}` guides with a masked float64 attention that shares no code
-with vsf_lib, `{"raise": {...}}` breaks a block in the middle of sampling, `{"negatives": [...]}` gives each
-picture its own negative prompt, `{"separate": true}` leaves no memory for calls of several batches, and
-`{"census": true}` writes into the infotext what is left on the model and in memory.
+with vsf_lib, `{"raise": {...}}` breaks a block in the middle of sampling (with `"cell"` in that cell of a
+sweep alone), `{"negatives": [...]}` gives each picture its own negative prompt, `{"separate": true}` leaves
+no memory for calls of several batches, and `{"census": true}` writes into the infotext what is left on the
+model and in memory.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ class VSFTrials(scripts.Script):
         if "masked" in wanted:
             unet.set_model_unet_function_wrapper(masked_wrapper(unet, self.negative, **wanted["masked"]))
         if "raise" in wanted:
-            break_block(unet.model.diffusion_model, **wanted["raise"])
+            asked = dict(wanted["raise"])
+            cell = asked.pop("cell", None)
+            if cell is None or cell == vars(p).get("_vsf_axes"):
+                break_block(unet.model.diffusion_model, **asked)
         if wanted.get("separate"):
             self.undo.enter_context(patch.object(unet.model, "memory_required", lambda *_, **__: 10**15))
 

@@ -6,7 +6,7 @@ can be read on a screen; and what both look like of a sweep. Knows nothing of wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ TILE = (128, 320)
 """The longer side of a picture in a strip: at least, at most."""
 PANEL = (256, 640)
 """The same in a film."""
+Font = Callable[[int], Any]
+"""Gives Pillow's font of a size."""
 _GAP = 8
 _PAPER, _INK, _RED, _PALE = (255, 255, 255), (20, 20, 20), (170, 0, 0), (215, 215, 215)
 
@@ -35,14 +37,16 @@ class Tile:
     """Whether it is the picture that the others are compared with; its label is red."""
 
 
-def strip(tiles: Sequence[Tile], *, columns: int | None = None, title: str = "") -> Image.Image:
+def strip(
+    tiles: Sequence[Tile], *, columns: int | None = None, title: str = "", font_of: Font | None = None
+) -> Image.Image:
     """All tiles in their order, in rows that are equally long where they can be, with a `title` above.
 
     `columns` is how many a row has at most; without it as many as fit into `WIDTH`.
     """
     fitted = [(fit(tile.image, TILE), tile) for tile in tiles]
     width, height = (max(side) for side in zip(*(image.size for image, _ in fitted), strict=True))
-    font = _font(max(width, height) // 20)
+    font = (font_of or _font)(max(12, max(width, height) // 20))
     most = columns or max(1, (WIDTH - _GAP) // (width + _GAP))
     rows = -(-len(tiles) // most)
     across = -(-len(tiles) // rows) if columns is None else min(columns, len(tiles))
@@ -61,14 +65,16 @@ def strip(tiles: Sequence[Tile], *, columns: int | None = None, title: str = "")
     return sheet
 
 
-def film(still: Tile, moving: Sequence[Tile], shares: Sequence[float]) -> np.ndarray:
+def film(
+    still: Tile, moving: Sequence[Tile], shares: Sequence[float], *, font_of: Font | None = None
+) -> np.ndarray:
     """Frames `[n, h, w, 3]` uint8, h and w even as video needs them: `still` left, one of `moving` right.
 
     Under the right one stand its label and a bar, filled by the `shares` (0 to 1).
     """
     left = fit(still.image, PANEL)
     width, height = left.size
-    font = _font(max(width, height) // 16)
+    font = (font_of or _font)(max(12, max(width, height) // 16))
     line = _line(font)
     bar = max(4, line // 4)
     size = (_even(2 * width + _GAP), _even(height + line + bar + 2))
@@ -94,20 +100,30 @@ def there_and_back(frames: np.ndarray) -> np.ndarray:
 
 
 def swept_strip(
-    sweep: Sweep, pictures: Sequence[Image.Image], without: Image.Image | None = None
+    sweep: Sweep,
+    pictures: Sequence[Image.Image],
+    without: Image.Image | None = None,
+    *,
+    font_of: Font | None = None,
 ) -> Image.Image:
     """The strip of a sweep: one of `pictures` per value, and first the one `without` guidance, if any."""
     still = [] if without is None else [Tile(without, WITHOUT, plain=True)]
-    return strip([*still, *_tiles(sweep, pictures)])
+    return strip([*still, *_tiles(sweep, pictures)], font_of=font_of)
 
 
-def swept_film(plan: Plan, pictures: Sequence[Image.Image], without: Image.Image | None = None) -> np.ndarray:
+def swept_film(
+    plan: Plan,
+    pictures: Sequence[Image.Image],
+    without: Image.Image | None = None,
+    *,
+    font_of: Font | None = None,
+) -> np.ndarray:
     """The frames of its film. The picture `without` guidance stands still in it, else the first of them."""
     values, moving = plan.sweep.values, _tiles(plan.sweep, pictures)
     still = moving[0] if without is None else Tile(without, WITHOUT, plain=True)
     low, high = min(values), max(values)
     shares = [(value - low) / (high - low) if high > low else 1.0 for value in values]
-    frames = film(still, moving, shares)
+    frames = film(still, moving, shares, font_of=font_of)
     return there_and_back(frames) if plan.loop else frames
 
 
@@ -142,8 +158,9 @@ def _tiles(sweep: Sweep, pictures: Sequence[Image.Image]) -> list[Tile]:
 
 
 def _font(size: int) -> Any:
+    """What is written with, unless a font is given."""
     try:
-        return ImageFont.load_default(max(12, size))
+        return ImageFont.load_default(size)
     except TypeError:  # before Pillow 10.1, which the WebUIs still have: one size for all
         return ImageFont.load_default()
 

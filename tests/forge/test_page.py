@@ -179,6 +179,39 @@ def test_what_cannot_be_done_is_said_in_the_page(page: Page) -> None:
     assert "start must be below end" in page.find("#html_log_txt2img").text
 
 
+def test_a_sweep_its_film_and_back_from_its_parameters(page: Page) -> None:
+    line = "Steps: 3, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 1, Size: 256x256"
+    sweep = {name: f"#script_txt2img_vsf_sweep_{name}" for name in ("values", "unguided", "loop", "films")}
+    page.paste(
+        f"a red car\n{line}, VSF negative prompt: wheels, VSF alpha: 1, VSF beta: 0.2, Script: VSF sweep, "
+        'VSF sweep: "alpha=1:5:2", VSF sweep unguided: no, VSF fps: 5, VSF loop: there and back'
+    )
+    page.until(lambda: page.shows(sweep["values"]), "the script is not chosen")
+    page.until(lambda: page.value(f"{sweep['values']} input") == "1:5:2", "no values")
+    assert not page.find(f"{sweep['unguided']} input").is_selected()
+    assert page.find(f"{sweep['loop']} input").is_selected()
+    page.click(f"{sweep['unguided']} input")
+    text = page.generate()
+    assert 'Script: VSF sweep, VSF sweep: "alpha=1:5:2"' in text
+    said = page.find("#html_log_txt2img").text
+    if "there is no film" not in said:  # no ffmpeg
+        film = Path(said.split("film of the sweep: ")[1].split("\n")[0])
+        page.until(lambda: page.shows(f"{sweep['films']} video"), "no player")
+        page.until(
+            lambda: page.find(f"{sweep['films']} video").get_property("readyState") >= 2, "it does not play"
+        )
+        for suffix in (".mp4", ".txt", ".png"):
+            film.with_suffix(suffix).unlink()
+    shown = page.driver.find_elements("css selector", "#txt2img_gallery .thumbnails .thumbnail-item")
+    assert len(shown) == 5, "the strip, the unguided picture, and three"
+    page.paste(f"a red car\n{line}")
+    page.until(lambda: not page.shows(sweep["values"]), "another picture chooses no script")
+    assert "VSF" not in page.generate()
+    page.until(
+        lambda: not page.driver.find_elements("css selector", f"{sweep['films']} video"), "still there"
+    )
+
+
 @pytest.fixture
 def small_wan() -> Iterator[str]:
     """The name of a small Wan that the host now has among its models."""

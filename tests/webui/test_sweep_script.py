@@ -57,7 +57,7 @@ class WebUI:
             opts=self.opts, state=self.state, total_tqdm=SimpleNamespace(updateTotal=self.totals.append)
         )
         processing = SimpleNamespace(fix_seed=self.fix_seed, process_images=self.draw)
-        images = SimpleNamespace(save_image=self.save)
+        images = SimpleNamespace(save_image=self.save, get_font=strip._font)
         self.checkpoints: dict[str, Any] = {}
         self.modules = SimpleNamespace(
             shared=shared,
@@ -472,10 +472,10 @@ def test_a_film_per_seed_beside_its_strip(webui, model, films):
     paths = [webui.folder / "vsf-sweep-3.mp4", webui.folder / "vsf-sweep-4-2.mp4"]
     assert made.extra_generation_params[FILMS] == [str(path) for path in paths]
     assert (webui.folder / "vsf-sweep-4.mp4").read_bytes() == b"another"
-    for path, strip in zip(paths, made.infotexts, strict=False):
+    for path, beside in zip(paths, made.infotexts, strict=False):
         assert len(films.read_frames(path)) == 4, "0, 3, 6 and back over 3"
         text = films.read_infotext(path)
-        assert last_line(text) == {**last_line(strip), FPS: "6", LOOP: "there and back"}
+        assert last_line(text) == {**last_line(beside), FPS: "6", LOOP: "there and back"}
         assert f"film of the sweep: {path}" in made.comments
         told = {name: reader(last_line(text)) for name, reader in sweep_panel.READERS.items()}
         assert told == {

@@ -86,6 +86,11 @@ class ForgeSweeps:
 
         return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
 
+    def font(self, size: int) -> Any:
+        from modules import images
+
+        return images.get_font(size)
+
     def save_strip(self, p: Any, job: Any, image: Image.Image, infotext: str, number: int) -> Path | None:
         from modules import images, shared
 

@@ -22,43 +22,37 @@ def build(elem_id: Callable[[str], str]) -> dict[str, Any]:
 
     made: dict[str, Any] = {}
     gr.HTML(
-        "One picture per value and seed, everything else as the VSF panel says, which must be on. "
-        "They come as a strip and one by one."
+        "One picture per value and seed, as a strip and one by one; everything else is what the VSF panel "
+        "says, which must be on. Values are LOW:HIGH:STEP, or a list such as 0, 1, 2.5."
     )
     with gr.Row():
         made["setting"] = gr.Dropdown(
-            label="VSF sweep setting",
+            label="Sweep setting",
             choices=list(settings_to_sweep()),
             value=DEFAULTS["setting"],
             elem_id=elem_id("setting"),
         )
         made["values"] = gr.Textbox(
-            label="VSF sweep values",
+            label="Sweep values",
             value=DEFAULTS["values"],
-            info="LOW:HIGH:STEP, a list such as 0, 1, 2.5, or both",
-            lines=1,
+            max_lines=1,
             elem_id=elem_id("values"),
         )
-    made["unguided"] = gr.Checkbox(
-        label="VSF sweep: the unguided picture first", value=DEFAULTS["unguided"], elem_id=elem_id("unguided")
-    )
     with gr.Row():
-        made["film"] = gr.Checkbox(
-            label="VSF sweep: film (MP4) beside the saved strip",
-            value=DEFAULTS["film"],
-            elem_id=elem_id("film"),
-        )
-        made["loop"] = gr.Checkbox(
-            label="VSF sweep: film runs there and back", value=DEFAULTS["loop"], elem_id=elem_id("loop")
-        )
-        made["fps"] = gr.Slider(
-            label="VSF sweep: values per second",
-            minimum=1,
-            maximum=MOST_FPS,
-            step=1,
-            value=DEFAULTS["fps"],
-            elem_id=elem_id("fps"),
-        )
+        for name, label in (
+            ("unguided", "Unguided picture first"),
+            ("film", "Film (MP4) of the sweep"),
+            ("loop", "Film there and back"),
+        ):
+            made[name] = gr.Checkbox(label=label, value=DEFAULTS[name], elem_id=elem_id(name))
+    made["fps"] = gr.Slider(
+        label="Film: values per second",
+        minimum=1,
+        maximum=MOST_FPS,
+        step=1,
+        value=DEFAULTS["fps"],
+        elem_id=elem_id("fps"),
+    )
     return {name: made[name] for name in ARGUMENTS}
 
 

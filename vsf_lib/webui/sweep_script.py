@@ -57,6 +57,9 @@ class SweepHost(Protocol):
     def stopped(self) -> bool:
         """Whether the user wants no more pictures."""
 
+    def font(self, size: int) -> Any:
+        """What the host writes on grids with."""
+
     def save_strip(self, p: Any, job: Any, image: Image.Image, infotext: str, number: int) -> Path | None:
         """Where it was saved; None where `p` saves no grids. Named as picture `number` of `job`, one of its
         cells, would be."""
@@ -156,9 +159,7 @@ class _Result:
 
     def stop(self, label: str, error: Exception) -> None:
         """No further cell comes, because of `error`."""
-        if not isinstance(error, VSFError):
-            log.error("the sweep stopped at %s", label, exc_info=error)
-        self._say(STOPPED, f"the sweep stopped at {label}: {error}")
+        self._say(STOPPED, f"the sweep stopped at {label}", error)
 
     def put_together(self) -> Any:
         numbers = sorted({number for cell in self.cells for number in cell.finished})
@@ -188,13 +189,13 @@ class _Result:
         values = [cell.value for cell in guided if cell.value is not None]
         plan = replace(self._asked.plan, sweep=self._asked.sweep.only(values))
         first = guided[0].finished[number][1]
-        strip = (swept_strip(plan.sweep, pictures, without), self._infotext(first, plan, film=False))
+        sheet = swept_strip(plan.sweep, pictures, without, font_of=self._host.font)
+        strip = (sheet, self._infotext(first, plan, film=False))
         self._strips.append(strip)
         try:
             saved = self._host.save_strip(self._p, guided[0].job, *strip, number)
-        except Exception as error:  # the pictures are there, whatever becomes of this file
-            log.exception("the strip was not saved")
-            self._say(LACKS, f"the strip was not saved, and there is no film of it: {error}")
+        except Exception as error:  # the pictures are there, whatever becomes of their files
+            self._say(LACKS, "the strip was not saved, and there is no film of it", error)
             return
         if not self._asked.film:
             return
@@ -203,9 +204,10 @@ class _Result:
             return
         try:
             told = self._infotext(first, plan, film=True)
-            film = self._host.write_film(saved, swept_film(plan, pictures, without), told, plan.fps)
-        except (VSFError, OSError, MemoryError) as error:
-            self._say(LACKS, f"there is no film: {error}")
+            frames = swept_film(plan, pictures, without, font_of=self._host.font)
+            film = self._host.write_film(saved, frames, told, plan.fps)
+        except Exception as error:
+            self._say(LACKS, "there is no film", error)
             return
         self._told.setdefault(FILMS, []).append(str(film))
         self._p.comment(f"film of the sweep: {film}")
@@ -217,7 +219,8 @@ class _Result:
             pairs[UNGUIDED] = NO
         return f"{first}, {write_pairs(pairs)}"
 
-    def _say(self, name: str, text: str) -> None:
-        log.warning("%s", text)
+    def _say(self, name: str, text: str, error: Exception | None = None) -> None:
+        log.warning("%s", text, exc_info=None if isinstance(error, VSFError) else error)
+        text = text if error is None else f"{text}: {error}"
         self._told[name] = text
         self._p.comment(text)

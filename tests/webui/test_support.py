@@ -15,7 +15,7 @@ from vsf_lib.webui import support
 
 REPOSITORY = Path(__file__).parents[2]
 
-# A WebUI as small as can be, in which `scripts/vsf.py` is run; argv: folder to run it in, modules to hide.
+# A WebUI as small as can be, in which a script is run; argv: folder to run it in, its name, modules to hide.
 HOST = """
 import sys, types
 import torch
@@ -42,35 +42,48 @@ if "forge" in sys.argv:
     metadata.version = lambda name: "4.40.0" if name == "gradio" else real(name)
 sys.path.insert(0, sys.argv[1])
 before = set(sys.modules)
-source = open(sys.argv[1] + "/scripts/vsf.py", encoding="utf-8").read()
+source = open(sys.argv[1] + "/scripts/" + sys.argv[2], encoding="utf-8").read()
 spec = types.ModuleType("vsf")
-exec(compile(source, "vsf.py", "exec"), spec.__dict__)
+exec(compile(source, sys.argv[2], "exec"), spec.__dict__)
 new = sorted({name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
-print(spec.PROBLEM)
+print(vars(spec).get("PROBLEM"))
 print(",".join(new))
 print(",".join(sorted(name for name in sys.modules if name.startswith("vsf_lib"))))
+classes = {name: made for name, made in vars(spec).items() if isinstance(made, type)}
+print(",".join(name for name, made in classes.items() if issubclass(made, Script)))
 """
 
 
-def script(*arguments, root=REPOSITORY):
-    """What loading `scripts/vsf.py` in a process of its own finds wrong, and the packages that it loads."""
+def script(*arguments, name="vsf.py", root=REPOSITORY):
+    """What loading a script in a process of its own finds wrong, what it loads, and its classes."""
     done = subprocess.run(
-        [sys.executable, "-c", HOST, str(root), *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", HOST, str(root), name, *arguments], capture_output=True, text=True, check=True
     )
-    problem, packages, modules = done.stdout.split("\n")[:3]
-    return problem, packages.split(","), modules.split(",")
+    problem, packages, modules, classes = done.stdout.split("\n")[:4]
+    return problem, packages.split(","), modules.split(","), classes
 
 
 def test_in_forge_loading_the_script_loads_nothing_heavy():
-    problem, packages, _ = script("forge")
+    problem, packages, _, classes = script("forge")
     assert problem == "None"
     assert packages == ["vsf_lib"], "whatever the host has loaded already is free"
+    assert classes == "VSF"
 
 
 def test_in_another_webui_it_loads_one_module_and_says_what_it_needs():
-    problem, packages, modules = script()
+    problem, packages, modules, classes = script()
     assert "Forge" in problem
     assert packages == ["vsf_lib"]
+    assert modules == ["vsf_lib", "vsf_lib.webui", "vsf_lib.webui.support"]
+    assert classes == "VSF"
+
+
+def test_the_sweep_is_offered_where_it_works_alone():
+    _, packages, _, classes = script("forge", name="vsf_sweep.py")
+    assert set(packages) <= {"vsf_lib", "PIL", "numpy"}, "the last two are every WebUI's"
+    assert classes == "VSFSweep"
+    _, packages, modules, classes = script(name="vsf_sweep.py")
+    assert classes == ""
     assert modules == ["vsf_lib", "vsf_lib.webui", "vsf_lib.webui.support"]
 
 

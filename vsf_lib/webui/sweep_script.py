@@ -74,7 +74,6 @@ class _Cell:
 
     value: float | None
     """None for the unguided pictures."""
-    job: Any
     drawn: Any
     """The host's result."""
     finished: dict[int, tuple[Image.Image, str]]
@@ -92,29 +91,26 @@ def run(p: Any, arguments: Sequence[Any], host: SweepHost) -> Any:
     result = _Result(p, asked, host)
     for number, value in enumerate(asked.cells, 1):
         label = asked.label(value)
+        job = _job(p)
+        axes.put(job, **({"method": "off"} if value is None else {asked.sweep.name: value}))
         try:
-            cell = _draw(p, value, asked, host, f"{TITLE}: {label} ({number} of {len(asked.cells)})")
+            cell = _draw(job, value, asked, host, f"{TITLE}: {label} ({number} of {len(asked.cells)})")
         except Exception as error:
             if not result.cells:
                 raise
             result.stop(label, error)
             break
         if cell.finished:
-            result.cells.append(cell)
+            result.add(cell, job)
         if host.stopped():
-            if not result.cells:  # in the very first: what the host shows of a single one
-                return cell.drawn
             break
-    if not result.cells:
-        return cell.drawn  # all were skipped
-    return result.put_together()
+    # Without a finished picture: what the host shows of one that was interrupted or skipped.
+    return result.put_together() if result.cells else cell.drawn
 
 
-def _draw(p: Any, value: float | None, asked: SweepRequest, host: SweepHost, note: str) -> _Cell:
-    job = _job(p)
-    axes.put(job, **({"method": "off"} if value is None else {asked.sweep.name: value}))
+def _draw(job: Any, value: float | None, asked: SweepRequest, host: SweepHost, note: str) -> _Cell:
     drawn, unfinished = host.draw(job, note)
-    cell = _Cell(value, job, drawn, {})
+    cell = _Cell(value, drawn, {})
     texts = drawn.infotexts[drawn.index_of_first_image :]
     for number, pair in enumerate(zip(host.pictures(job, drawn), texts, strict=False)):
         if number // job.batch_size not in unfinished:
@@ -130,7 +126,7 @@ def _job(p: Any) -> Any:
     job.extra_generation_params = dict(p.extra_generation_params)
     for name in ("latents_after_sampling", "pixels_after_sampling", "extra_result_images"):
         if hasattr(p, name):
-            setattr(job, name, [])  # one list of all latents would fill the memory
+            setattr(job, name, [])
     if getattr(p, "styles", None) is not None:
         job.styles = list(p.styles)
     return job
@@ -156,6 +152,12 @@ class _Result:
         self._told: dict[str, Any] = {}
         """Beside the pictures, for the page and the API."""
         self._strips: list[tuple[Image.Image, str]] = []
+        self._job: Any = None
+
+    def add(self, cell: _Cell, job: Any) -> None:
+        """A cell with finished pictures. Of the jobs the first alone is kept: they hold latents."""
+        self.cells.append(cell)
+        self._job = self._job or job
 
     def stop(self, label: str, error: Exception) -> None:
         """No further cell comes, because of `error`."""
@@ -193,7 +195,7 @@ class _Result:
         strip = (sheet, self._infotext(first, plan, film=False))
         self._strips.append(strip)
         try:
-            saved = self._host.save_strip(self._p, guided[0].job, *strip, number)
+            saved = self._host.save_strip(self._p, self._job, *strip, number)
         except Exception as error:  # the pictures are there, whatever becomes of their files
             self._say(LACKS, "the strip was not saved, and there is no film of it", error)
             return

@@ -49,8 +49,8 @@ if PROBLEM is None:
         def process_batch(self, p: Any, *arguments: Any, **_: Any) -> None:
             self._callbacks.process_batch(p)
 
-        def process_before_every_sampling(self, p: Any, *arguments: Any, **_: Any) -> None:
-            self._callbacks.process_before_every_sampling(p)
+        def process_before_every_sampling(self, p: Any, *arguments: Any, **given: Any) -> None:
+            self._callbacks.process_before_every_sampling(p, *(given.get(name) for name in ("x", "c", "uc")))
 
         def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
             self._callbacks.postprocess(p)

@@ -88,6 +88,7 @@ class SmallFlux(nn.Module):
     """Latents `[B, 4, h, w]` and text `[B, n, 16]` to a velocity `[B, 4, h, w]`."""
 
     channels, text_width, pooled_width = 4, 16, 8
+    num_heads, hidden_size = HEADS, WIDTH
 
     def __init__(self, doubles: int = 2, singles: int = 2) -> None:
         super().__init__()

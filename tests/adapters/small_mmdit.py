@@ -5,6 +5,7 @@ Our own writing after the facts of that host; `tests/forge` runs the same adapte
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Stream(nn.Module):
     def __init__(self, *, last: bool = False, dual: bool = False) -> None:
         super().__init__()
         self.last, self.dual = last, dual
+        self.attn = SimpleNamespace(num_heads=HEADS, head_dim=WIDTH // HEADS)
         self.norm = nn.LayerNorm(WIDTH, elementwise_affine=False)
         self.modulation = nn.Linear(WIDTH, 4 * WIDTH)
         self.qkv = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in range(1 + dual))
@@ -66,6 +68,7 @@ class SmallMMDiT(nn.Module):
     """Latents `[B, 4, h, w]` and text `[B, n, 16]` to a velocity `[B, 4, h, w]`."""
 
     channels, text_width, pooled_width = 4, 16, 8
+    patch_size = PATCH
 
     def __init__(self, blocks: int = 3) -> None:
         super().__init__()

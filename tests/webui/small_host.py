@@ -25,11 +25,16 @@ class Unet:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.model_options: dict[str, Any] = {}
+        self.extra_preserved_memory_during_sampling = 0
 
     def clone(self) -> Unet:
         other = Unet(self.model)
         other.model_options = copy.deepcopy(self.model_options)
+        other.extra_preserved_memory_during_sampling = self.extra_preserved_memory_during_sampling
         return other
+
+    def add_extra_preserved_memory_during_sampling(self, memory_in_bytes: int) -> None:
+        self.extra_preserved_memory_during_sampling += memory_in_bytes
 
     def set_model_unet_function_wrapper(self, wrapper: Callable[..., Any]) -> None:
         self.model_options["model_function_wrapper"] = wrapper
@@ -115,6 +120,8 @@ class Processing:
         self.extra_generation_params: dict[str, Any] = {}
         self.comments: list[str] = []
         self.arguments: Sequence[Any] = ()
+        self.preserved: list[int] = []
+        """What each sampling was asked to keep free."""
         self.first_pass_made = self.ignores_first_wrapper = False
         self.on_step: Callable[[int], None] = lambda step: None
         vars(self).update(values)
@@ -137,19 +144,28 @@ class Processing:
             x = self.denoise(x, start)
         if self.enable_hr and not self.host.stopped:
             self.is_hr_pass = True
-            self.call("process_before_every_sampling")
-            x = self.denoise(torch.nn.functional.interpolate(x, scale_factor=2.0), start)
+            x = torch.nn.functional.interpolate(x, scale_factor=2.0)
+            self.call("process_before_every_sampling", x, *self.conditioning(start))
+            x = self.denoise(x, start)
             self.is_hr_pass = False
         return x
 
+    def conditioning(self, start: int) -> tuple[Any, Any]:
+        """As the callback gets it: the prompts of each picture, and the unconditional ones above CFG 1."""
+        texts = [f"prompt{start + i}" for i in range(self.batch_size)]
+        rows = [[SimpleNamespace(end_at_step=99, cond={"crossattn": letters(text, 7)})] for text in texts]
+        batch = [[SimpleNamespace(schedules=row, weight=1.0)] for row in rows]
+        return SimpleNamespace(batch=batch), None if self.cfg_scale == 1 else rows
+
     def denoise(self, x: Tensor, start: int) -> Tensor:
         self.sd_model.reset()
-        self.call("process_before_every_sampling")
+        conditioning, unconditional = self.conditioning(start)
+        self.call("process_before_every_sampling", x, conditioning, unconditional)
         unet = self.sd_model.forge_objects.unet
         if self.ignores_first_wrapper and not self.is_hr_pass:
             unet = self.sd_model.original
-        texts = [f"prompt{start + i}" for i in range(self.batch_size)]
-        cond = torch.stack([letters(text, 7) for text in texts])
+        self.preserved.append(unet.extra_preserved_memory_during_sampling)
+        cond = torch.stack([row[0].schedules[0].cond["crossattn"] for row in conditioning.batch])
         entries = [0] if self.cfg_scale == 1 else [1, 0]
         if len(entries) == 2:
             cond = torch.cat([torch.zeros_like(cond), cond])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,14 @@ class Tap:
         return function
 
 
+class Size(NamedTuple):
+    """What memory goes by: a network's attention heads, their width, and its patches' side in latents."""
+
+    heads: int
+    width: int
+    patch: int
+
+
 @dataclass
 class BlockCall:
     """A block that runs now: what its attention is called and how many tokens of each kind it has."""
@@ -76,6 +84,9 @@ class ForgeNetwork(Protocol):
 
     def tap(self, model: nn.Module) -> Tap:
         """Where attention is exchanged, after checking its signature; raises ModelError."""
+
+    def size(self, model: nn.Module) -> Size:
+        """How large its attention is; an AttributeError where a model does not say."""
 
     def lengths(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int

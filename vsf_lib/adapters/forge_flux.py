@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.forge import Function, Tap, find_tap
+from vsf_lib.adapters.forge import Function, Size, Tap, find_tap
 from vsf_lib.errors import GuidanceError
+
+_PATCH = 2
 
 
 class ForgeFlux:
@@ -45,6 +47,10 @@ class ForgeFlux:
         return find_tap(
             model, "attention_function", ["q", "k", "v", "heads"], ["query", "key", "value", "heads"]
         )
+
+    def size(self, model: nn.Module) -> Size:
+        heads, channels = int(model.num_heads), int(model.hidden_size)  # type: ignore[arg-type]
+        return Size(heads, channels // heads, _PATCH)
 
     def lengths(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.forge import Function, Tap, find_tap
+from vsf_lib.adapters.forge import Function, Size, Tap, find_tap
 from vsf_lib.errors import GuidanceError
 
 
@@ -30,6 +30,11 @@ class ForgeSd35:
 
     def tap(self, model: nn.Module) -> Tap:
         return find_tap(model, "attention", ["q", "k", "v", "heads"])
+
+    def size(self, model: nn.Module) -> Size:
+        blocks: Any = model.joint_blocks
+        attention = blocks[0].x_block.attn
+        return Size(attention.num_heads, attention.head_dim, int(model.patch_size))  # type: ignore[arg-type]
 
     def lengths(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int

@@ -60,11 +60,11 @@ class Callbacks:
         if guide is not None:
             guide.protect(guide.prepare_batch)
 
-    def process_before_every_sampling(self, p: Any) -> None:
-        """The host's patched model is fresh, and sampling comes next."""
+    def process_before_every_sampling(self, p: Any, x: Any = None, c: Any = None, uc: Any = None) -> None:
+        """The host's patched model is fresh, and sampling from `x` by the conditioning comes next."""
         guide = Guide.of(p)
         if guide is not None:
-            guide.protect(guide.prepare_pass)
+            guide.protect(lambda: guide.prepare_pass(x, c, uc))
             guide.refuse_pass()
 
     def postprocess(self, p: Any) -> None:

@@ -135,6 +135,16 @@ class Schedule:
         ]
         self._made: dict[tuple[int, ...], list[Tensor]] = {}
 
+    @property
+    def longest(self) -> int:
+        """How many tokens the longest embedding of any picture and step has."""
+        return max((len(embedding) for row in self._embeddings for embedding in row), default=0)
+
+    @property
+    def width(self) -> int:
+        """How wide the embeddings are."""
+        return max((embedding.shape[-1] for row in self._embeddings for embedding in row), default=0)
+
     def __call__(self, step: int) -> list[Tensor]:
         """One embedding `[n, C]` per picture; the same list as long as nothing changes."""
         which = tuple(next((i for i, end in enumerate(ends) if step <= end), 0) for ends in self._ends)

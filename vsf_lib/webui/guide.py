@@ -18,6 +18,7 @@ from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, VSFError
 from vsf_lib.settings import fields
 from vsf_lib.webui.encoding import Schedule
+from vsf_lib.webui.memory import declare
 from vsf_lib.webui.negatives import EncodingHost, Negatives
 from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import Checkpoint, Request
@@ -149,8 +150,11 @@ class Guide:
             self._schedules[False] = self._encode(hires=False)
             self._write_keys()
 
-    def prepare_pass(self) -> None:
-        """Puts the guidance on the host's patched model; called before every sampling, in hires fix twice."""
+    def prepare_pass(self, x: Any = None, c: Any = None, uc: Any = None) -> None:
+        """Puts the guidance on the host's patched model; called before every sampling, in hires fix twice.
+
+        x, c, uc: the latents and the conditioning of that sampling, for the memory that guidance will need.
+        """
         unet = self._p.sd_model.forge_objects.unet
         previous = unet.model_options.get("model_function_wrapper")
         if self._pass is not None and getattr(previous, "vsf_pass", None) is self._pass:
@@ -163,10 +167,12 @@ class Guide:
             return
         if hires not in self._schedules:
             self._schedules[hires] = self._encode(hires=hires)
-        model = unet.model.diffusion_model
-        self._pass = SamplingPass(_network(model), model, self._request.settings, self._schedules[hires])
+        model, settings, schedule = unet.model.diffusion_model, self._request.settings, self._schedules[hires]
+        network = _network(model)
+        self._pass = SamplingPass(network, model, settings, schedule)
         self._hires = hires
-        self._patch(self._wrapper(self._pass, previous))
+        patched = self._patch(self._wrapper(self._pass, previous))
+        declare(patched, network, settings.method, schedule, x, c, uc)
         self._write_keys()
 
     def _wrapper(self, sampling: SamplingPass, previous: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -266,11 +272,12 @@ class Guide:
             network=_network(_diffusion_model(self._p)),
         )
 
-    def _patch(self, wrapper: Callable[..., Any]) -> None:
+    def _patch(self, wrapper: Callable[..., Any]) -> Any:
         objects = self._p.sd_model.forge_objects
         patched = objects.unet.clone()
         patched.set_model_unet_function_wrapper(wrapper)
         objects.unet = patched
+        return patched
 
     def _write_keys(self) -> None:
         if self._request is not None:

@@ -1,0 +1,95 @@
+"""The estimate of extra memory against what PyTorch's allocator saw, on shapes drawn anew each time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from allocated import peak
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from vsf_lib.attention import joint_attention, nag_attention, nasa_attention, variant_attention
+from vsf_lib.attention.memory import JointShape, joint_extra_bytes
+
+STRENGTHS = {
+    "vsf": {"alpha": 2.0, "beta": 0.2},
+    "difference": {"variant": "difference", "alpha": 2.0, "beta": 0.2},
+    "nag": {"phi": 4.0, "tau": 2.5, "alpha": 0.25},
+    "nasa": {"alpha": 0.3},
+}
+FUNCTIONS = {
+    "vsf": joint_attention,
+    "difference": variant_attention,
+    "nag": nag_attention,
+    "nasa": nasa_attention,
+}
+
+
+def draw_shape(itemsize: int) -> JointShape:
+    """More image than text, as is usual, and enough of it to outweigh a kernel's buffers."""
+    n_i = random.randrange(1200, 2400)
+    return JointShape(
+        rows=random.randint(1, 3),
+        heads=random.randint(2, 6),
+        width=random.choice([64, 128]),
+        n_i=n_i,
+        n_p=random.randrange(0, n_i // 3),
+        n_n=random.randint(1, 60),
+        itemsize=itemsize,
+    )
+
+
+def tensors(shape: JointShape, dtype: torch.dtype) -> list[Tensor]:
+    """q, k and v as models have them: `[B, L, H, D]` in memory, N first."""
+    length = shape.n_n + shape.n_p + shape.n_i
+    return [
+        torch.randn(shape.rows, length, shape.heads, shape.width, dtype=dtype).transpose(1, 2)
+        for _ in range(3)
+    ]
+
+
+def measured(method: str, shape: JointShape, dtype: torch.dtype, *, padded: bool) -> int:
+    """The peak of the guided attention and of its longer q, k and v, less the same of the model's own."""
+    n, p = shape.n_n, shape.n_n + shape.n_p
+    regions = {"negative": slice(0, n), "positive": slice(n, p), "image": slice(p, p + shape.n_i)}
+    mask = None
+    if padded:
+        mask = torch.ones(shape.rows, n, dtype=torch.bool)
+        mask[0, n // 2 :] = False
+
+    def own() -> list[Tensor]:
+        q, k, v = tensors(shape._replace(n_n=0), dtype)
+        return [q, k, v, sdpa(q, k, v).transpose(1, 2).flatten(2)]
+
+    def guided() -> list[Tensor]:
+        q, k, v = tensors(shape, dtype)
+        out = FUNCTIONS[method](q, k, v, **regions, **STRENGTHS[method], negative_mask=mask)
+        return [q, k, v, out.transpose(1, 2).flatten(2)]
+
+    return peak(guided) - peak(own)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("method", list(FUNCTIONS))
+def test_bounds_the_measured_peak_within_twice(method: str, dtype: torch.dtype, padded: bool) -> None:
+    shape = draw_shape(dtype.itemsize)
+    estimate, found = joint_extra_bytes(method, shape), measured(method, shape, dtype, padded=padded)
+    assert found <= estimate <= 2 * found, (shape, found, estimate)
+
+
+@pytest.mark.parametrize("method", list(FUNCTIONS))
+def test_more_text_than_image_is_bounded_too(method: str) -> None:
+    shape = JointShape(rows=1, heads=4, width=64, n_i=random.randrange(200, 400), n_p=900, n_n=40, itemsize=4)
+    assert measured(method, shape, torch.float32, padded=False) <= joint_extra_bytes(method, shape)
+
+
+def test_nothing_is_added_without_a_negative() -> None:
+    assert joint_extra_bytes("vsf", draw_shape(2)._replace(n_n=0)) == 0
+
+
+def test_an_unknown_method_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown method 'cfg'"):
+        joint_extra_bytes("cfg", draw_shape(2))

@@ -29,10 +29,10 @@ FUNCTIONS = {
 
 def draw_shape(itemsize: int) -> JointShape:
     """More image than text, as is usual, and enough of it to outweigh a kernel's buffers."""
-    n_i = random.randrange(1200, 2400)
+    n_i = random.randrange(700, 1100)
     return JointShape(
-        rows=random.randint(1, 3),
-        heads=random.randint(2, 6),
+        rows=random.randint(1, 2),
+        heads=random.randint(3, 5),
         width=random.choice([64, 128]),
         n_i=n_i,
         n_p=random.randrange(0, n_i // 3),

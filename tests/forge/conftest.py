@@ -130,7 +130,7 @@ def model(forge: Forge) -> Any:
 
     def find(*parts: str) -> str:
         for title in titles:
-            others = [storage for storage in ("fp8", "gguf") if storage not in parts]
+            others = [storage for storage in ("fp8", "gguf", "nf4") if storage not in parts]
             if all(part in title for part in parts) and not any(storage in title for storage in others):
                 return title
         pytest.skip(f"this Forge has no checkpoint with {' and '.join(parts)} in its name")

@@ -65,8 +65,8 @@ class Forge:
         return self._generate("img2img", model, vsf, {"init_images": [picture_of(picture)], **values})
 
     def _generate(self, kind: str, model: str, vsf: Any, values: dict[str, Any]) -> Answer:
-        """`trial` goes to the script of that name in `trials/`."""
-        trial = values.pop("trial", None)
+        """`trial` and `memory` go to the scripts of those names in `trials/`."""
+        trial, memory = values.pop("trial", None), values.pop("memory", None)
         options = {"sd_model_checkpoint": model, **UNLESS_SAID, **values.pop("options", {})}
         body = {
             "prompt": "a red car",
@@ -81,7 +81,7 @@ class Forge:
             "override_settings_restore_afterwards": True,
             **values,
         }
-        given = {"VSF": vsf, "VSF trials": trial}
+        given = {"VSF": vsf, "VSF trials": trial, "VSF memory trials": memory}
         body["alwayson_scripts"] = {
             title: {"args": args if isinstance(args, list) else [args]}
             for title, args in given.items()

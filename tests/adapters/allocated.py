@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+T = TypeVar("T")
 
-def peak(run: Callable[[], Any]) -> int:
-    """Bytes beyond what was there before, at the worst moment of `run` with its result still alive."""
-    run()  # what is allocated once and kept is not the call's
+
+def watched(run: Callable[[], T]) -> tuple[T, int]:
+    """What `run` gives, and the bytes that it took at its worst moment, that result included."""
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
-        kept = run()
+        result = run()
     events = [event for event in prof.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = highest = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         now += event.nbytes()
         highest = max(highest, now)
-    del kept
-    return highest
+    return result, highest
+
+
+def peak(run: Callable[[], Any]) -> int:
+    """The bytes that `run` takes at its worst moment."""
+    run()  # what is allocated once and kept is not the call's
+    return watched(run)[1]

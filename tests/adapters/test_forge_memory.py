@@ -52,6 +52,20 @@ def test_bounds_what_a_whole_model_takes_more(kind: str, method: str, entries: l
     assert 0 < more <= estimate, (call, more, estimate)
 
 
+def test_figures_of_the_readme() -> None:
+    attention = SimpleNamespace(num_heads=38, head_dim=64)
+    sd35: Any = SimpleNamespace(
+        joint_blocks=[SimpleNamespace(x_block=SimpleNamespace(attn=attention))], patch_size=2
+    )
+    flux: Any = SimpleNamespace(num_heads=24, hidden_size=3072)
+    for network, model, text, megabytes in (
+        (forge_sd35.NETWORK, sd35, 333, 150),
+        (forge_flux.NETWORK, flux, 256, 185),
+    ):
+        call = Call(1, (128, 128), text, 20, 4096, torch.bfloat16)
+        assert extra_bytes(network, model, "vsf", call) / 1e6 == pytest.approx(megabytes, abs=1)
+
+
 def test_half_a_patch_is_a_token() -> None:
     call = Call(1, (32, 32), 20, 5, 16, torch.float16)
     odd = Call(1, (31, 31), 20, 5, 16, torch.float16)

@@ -4,19 +4,23 @@ One dictionary says what, and holds for one generation. `{"options": {...}}` cho
 does ("Diffusion in Low Bits", "Swap Method", "Swap Location"). `{"spare": bytes}` has the host load the
 transformer as onto a GPU with that much memory beside what the model and the host's reserve take, and
 `{"weights": bytes}` as onto one with room for so many bytes of weights: the rest is swapped. What the load
-was asked for, and how many layers it swapped, comes back in the infotext.
+was asked for, and how many layers it swapped, comes back in the infotext, and with `{"peak": true}` the bytes
+that the model's calls took at the worst moment.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import gradio as gr
 import torch
 from backend import memory_management, stream
+from backend.sampling import sampling_function
 from modules import scripts, shared
 from modules_forge import main_entry
 
@@ -26,6 +30,8 @@ UNLESS_SAID = {
     "forge_pin_shared_memory": "CPU",
 }
 
+
+_ALLOCATED = Path(__file__).resolve().parents[3] / "adapters" / "allocated.py"
 
 LITTLE = {"spare", "weights"}
 
@@ -64,6 +70,8 @@ class VSFMemoryTrials(scripts.Script):
     def process_before_every_sampling(self, p: Any, wanted: dict[str, Any] | None = None, **_: Any) -> None:
         if wanted is not None:
             self.undo.enter_context(recorded(p, wanted))
+            if wanted.get("peak"):
+                self.undo.enter_context(measured(p))
 
     def postprocess(self, p: Any, processed: Any, wanted: dict[str, Any] | None = None) -> None:
         self.undo.close()
@@ -94,6 +102,24 @@ def recorded(p: Any, wanted: dict[str, Any]) -> Iterator[None]:
         return None
 
     with patch.object(memory_management, "load_models_gpu", load_models_gpu):
+        yield
+
+
+@contextmanager
+def measured(p: Any) -> Iterator[None]:
+    """The largest peak of all calls of the model stands in the infotext."""
+    spec = importlib.util.spec_from_file_location("allocated", _ALLOCATED)
+    allocated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(allocated)
+    calculate, peaks = sampling_function.calc_cond_uncond_batch, []
+
+    def calc_cond_uncond_batch(*args: Any) -> Any:
+        result, taken = allocated.watched(lambda: calculate(*args))
+        peaks.append(taken)
+        p.extra_generation_params["Trial peak"] = max(peaks[1:], default=0)  # the first makes what is kept
+        return result
+
+    with patch.object(sampling_function, "calc_cond_uncond_batch", calc_cond_uncond_batch):
         yield
 
 

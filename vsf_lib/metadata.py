@@ -126,6 +126,11 @@ def write_png(path: str | os.PathLike[str], image: Image.Image, infotext: str) -
         ) from error
 
 
+def png_bytes(image: Image.Image, infotext: str) -> bytes:
+    """What `write_png` would write; raises OutputError where Pillow cannot."""
+    return _encode_png(Path("the picture"), image, infotext)
+
+
 def read_png(path: str | os.PathLike[str]) -> str:
     """The infotext of a PNG file; raises SettingsError where the file is missing, damaged or carries none."""
     source = Path(path)
@@ -136,7 +141,7 @@ def read_png(path: str | os.PathLike[str]) -> str:
     if not content.startswith(_SIGNATURE):
         kind = "is empty" if not content else "is not a PNG file"
         raise SettingsError(f"{source} {kind}: pass a picture that this program or a WebUI saved as PNG")
-    if not _is_whole(content):
+    if not is_whole_png(content):
         raise SettingsError(f"{source} is damaged or cut off: copy it again from where it was made")
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
@@ -149,6 +154,23 @@ def read_png(path: str | os.PathLike[str]) -> str:
             f'{source} carries no "{CHUNK}": no WebUI made it, or some program has removed them since'
         )
     return str(infotext)
+
+
+def is_whole_png(content: bytes) -> bool:
+    """Whether every chunk is there with its checksum, up to the one that ends the file."""
+    if not content.startswith(_SIGNATURE):
+        return False
+    offset = len(_SIGNATURE)
+    while offset + 12 <= len(content):
+        length = int.from_bytes(content[offset : offset + 4], "big")
+        end = offset + 8 + length
+        name = content[offset + 4 : offset + 8]
+        if content[end : end + 4] != zlib.crc32(content[offset + 4 : end]).to_bytes(4, "big"):
+            return False
+        if name == b"IEND":
+            return True
+        offset = end + 4
+    return False
 
 
 def _write_head(prompt: str, negative: str) -> str:
@@ -221,18 +243,3 @@ def _encode_png(target: Path, image: Image.Image, infotext: str) -> bytes:
     except (OSError, ValueError, SystemError) as error:
         raise OutputError(f"cannot write {target}: {error}") from error
     return buffer.getvalue()
-
-
-def _is_whole(content: bytes) -> bool:
-    """Whether every chunk is there with its checksum, up to the one that ends the file."""
-    offset = len(_SIGNATURE)
-    while offset + 12 <= len(content):
-        length = int.from_bytes(content[offset : offset + 4], "big")
-        end = offset + 8 + length
-        name = content[offset + 4 : offset + 8]
-        if content[end : end + 4] != zlib.crc32(content[offset + 4 : end]).to_bytes(4, "big"):
-            return False
-        if name == b"IEND":
-            return True
-        offset = end + 4
-    return False

@@ -150,8 +150,7 @@ def test_json_lists_paths_values_and_seconds(run, model):
 
 
 def test_progress_counts_all_pictures(run, model, monkeypatch):
-    swept = pytest.importorskip("vsf_lib.cli.swept")
-    monkeypatch.setattr(swept, "_PATIENCE", -1.0)
+    monkeypatch.setattr("vsf_lib.cli.console._PATIENCE", -1.0)
     outcome = run(*CAR, "--model", model, "--sweep", "alpha=1,2")
     lines = outcome.err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["1 of 3 pictures", "2 of 3 pictures"]

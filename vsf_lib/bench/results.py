@@ -42,15 +42,15 @@ def numbers(*values: Any) -> list[float | None]:
     return [number(value) for value in values]
 
 
-def shown(values: Sequence[float | None], digits: int = 3) -> str:
-    """A number and its band, as text."""
+def shown(values: Sequence[float | None], digits: int = 3, sign: str = "") -> str:
+    """A number and its band, as text; `sign` "+" is for differences."""
     value, *ends = values
     if value is None:
         return "never"
     low, high = ends
     if low is None or high is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f} {high:.{digits}f}]"
+        return f"{value:{sign}.{digits}f}"
+    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f} {high:{sign}.{digits}f}]"
 
 
 def progress(done: int, total: int, name: str) -> None:

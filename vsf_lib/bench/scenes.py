@@ -18,9 +18,8 @@ import numpy as np
 
 from vsf_lib.bench.results import conditions, write_json
 from vsf_lib.errors import OutputError, SettingsError
-from vsf_lib.presets import baseline, preset_for
+from vsf_lib.presets import preset_for
 from vsf_lib.scenes.model import MODELS, NAME
-from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
 
@@ -166,19 +165,10 @@ class Bench:
 
     def compare(self) -> tuple[dict[str, Any], list[tuple[str, np.ndarray]], list[str]]:
         """The results as JSON, and the contact sheet's rows and column titles."""
-        from vsf_lib.bench.drawing import Method, draw, score
+        from vsf_lib.bench.drawing import draw, score
+        from vsf_lib.bench.methods import usual_methods
 
-        off = Settings(method="off")
-        methods = [
-            Method("none", off),
-            Method("vsf", preset_for(self._model).settings()),
-            Method("vsf-strong", preset_for(self._model, strong=True).settings()),
-            Method("difference", preset_for(self._model).settings(method="difference")),
-            Method("nag", baseline("nag").settings()),
-            Method("nag-strong", baseline("nag-strong").settings()),
-            Method("nasa", baseline("nasa").settings()),
-            Method("cfg", off, guidance_scale=3.0),
-        ]
+        methods = usual_methods(self._model)
         sweeps: dict[str, Any] = {}
         if self._sweeps:
             methods, sweeps = self._tuned(methods)

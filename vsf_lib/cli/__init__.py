@@ -40,6 +40,9 @@ _COMMANDS = {
     ("video",): _Command("vsf_lib.cli.video", "make a video without what the negative prompt names (Wan)"),
     ("studio",): _Command("vsf_lib.cli.studio", "a page in the browser to make videos (Wan)"),
     ("bench", "scenes"): _Command("vsf_lib.bench.scenes", "compare the methods on a small built-in model"),
+    ("bench", "neggen"): _Command(
+        "vsf_lib.bench.neggen.command", "the paper's protocol, with a judge: any model, method and prompts"
+    ),
     ("bench", "evidence"): _Command(
         "vsf_lib.bench.evidence", "write docs/evidence.md from what was measured"
     ),

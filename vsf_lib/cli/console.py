@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
 from types import TracebackType
 from typing import TextIO
@@ -24,6 +25,9 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
+
+_PATIENCE = 10.0
+"""Seconds between two lines on how far it is."""
 
 
 class Console:
@@ -88,6 +92,36 @@ def result(line: str) -> None:
     """A line of the result, on standard output; raises OutputError if it cannot be written."""
     if sys.stdout is not None:
         _written(sys.stdout, line + "\n")
+
+
+class Progress:
+    """How far it is: in the label of each picture's bar, and now and then as a line where there is no bar."""
+
+    def __init__(self, total: int, what: str, *, bars: bool = True) -> None:
+        self._total = total
+        self._what = what
+        self._bars = bars
+        self._done = 0
+        self._began = self._told = time.monotonic()
+
+    def label(self, name: str) -> str:
+        """The next one's number, and its name."""
+        return f"{self._done + 1}/{self._total} {name}"
+
+    def done(self, count: int = 1) -> None:
+        """Counts, and tells if it is time to."""
+        self._done += count
+        now = time.monotonic()
+        if (
+            sys.stderr is None
+            or (self._bars and sys.stderr.isatty())
+            or now - self._told < _PATIENCE
+            or self._done >= self._total
+        ):
+            return
+        left = (now - self._began) / self._done * (self._total - self._done)
+        note(f"{self._done} of {self._total} {self._what}, about {left:.0f} s left", prefix="")
+        self._told = now
 
 
 def close_broken_output() -> None:

@@ -150,11 +150,11 @@ def fetch(model: Model) -> Folder:
     except ModelError:
         raise
     except Exception as error:  # the hub's client has no common base class across its versions
-        raise ModelError(f"cannot get {model.name!r}: {_why_not(error)}") from error
+        raise ModelError(f"cannot get {model.name!r}: {why_not(error)}") from error
     return inspect(Path(path))
 
 
-def _why_not(error: BaseException | None) -> str:
+def why_not(error: BaseException | None) -> str:
     """What the hub's errors come down to: it tells "gated" and "not there" apart only deep in a chain."""
     names = set()
     while error is not None:

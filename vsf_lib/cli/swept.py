@@ -5,8 +5,6 @@ Owns what is told while it is drawn. The pictures are those that `generate` draw
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from vsf_lib.cli.console import note
+from vsf_lib.cli.console import Progress
 from vsf_lib.cli.model import Folder, Model
 from vsf_lib.cli.pictures import Machine, Picture, draw_with, load
 from vsf_lib.cli.request import Request
@@ -23,9 +21,6 @@ from vsf_lib.metadata import write_png
 from vsf_lib.settings import Settings
 from vsf_lib.strip import swept_film, swept_strip
 from vsf_lib.sweep import WITHOUT, Plan
-
-_PATIENCE = 10.0
-"""Seconds between two lines on how far it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +60,7 @@ def draw_sweep(
     frames = plan.sweep.settings(request.settings)
     labels = [WITHOUT, *map(plan.sweep.label, plan.sweep.values)]
     pipe = load(folder, machine, quiet=quiet)
-    progress = _Progress(request.batch * len(labels))
+    progress = Progress(request.batch * len(labels), "pictures")
     for number in range(request.batch):
         drawn: list[Picture] = []
         for settings, label in zip([Settings(method="off"), *frames], labels, strict=True):
@@ -82,29 +77,3 @@ def draw_sweep(
             pictures=tuple(picture.image for picture in guided),
             each=tuple(picture.seconds for picture in guided),
         )
-
-
-class _Progress:
-    """How far it is: in the label of each picture's bar, and now and then as a line where there is no bar."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._began = self._told = time.monotonic()
-
-    def label(self, name: str) -> str:
-        return f"{self._done + 1}/{self._total} {name}"
-
-    def done(self) -> None:
-        self._done += 1
-        now = time.monotonic()
-        if (
-            sys.stderr is None
-            or sys.stderr.isatty()
-            or now - self._told < _PATIENCE
-            or self._done == self._total
-        ):
-            return
-        left = (now - self._began) / self._done * (self._total - self._done)
-        note(f"{self._done} of {self._total} pictures, about {left:.0f} s left", prefix="")
-        self._told = now

@@ -132,7 +132,8 @@ def test_other_films(draw, suffix):
     assert 'VSF sweep: "alpha=1:3:1"' in video_files.read_infotext(path)
 
 
-def test_json_lists_paths_values_and_seconds(run, model):
+def test_json_lists_paths_values_and_seconds(run, model, monkeypatch):
+    monkeypatch.setattr("vsf_lib.cli.console._PATIENCE", float("inf"))  # a slow machine tells how far it is
     outcome = run(*CAR, "--model", model, "--sweep", "beta=1:0:0.5", "--batch", "2", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     told = json.loads(outcome.out)

@@ -28,7 +28,8 @@ REMINDER = (
 )
 _NAMES = ("answer_1", "answer_2", "quality")
 _WORDS = {"true": True, "yes": True, "false": False, "no": False}
-_LINE = r"[\"'*]*{name}[\"'*]*\s*[:=]\s*[\"'*]*({value})\b"
+_LINE = r"[\"'*]*{name}[\"'*]*\s*[:=]\s*[\"'*]*({value})(?!\s*(?:or\b|/|\|))"
+"""Not where a choice follows, as when the question is repeated."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _last_object(text: str) -> Mapping[str, Any] | None:
 
 def _from_lines(text: str, name: str) -> str | None:
     """The value after a name in plain text, such as `answer_1: yes`; None where there are several."""
-    value = r"[\d.]+" if name == "quality" else "true|false|yes|no"
+    value = r"\d*\.?\d+(?![\d.]*\d)" if name == "quality" else r"(?:true|false|yes|no)\b"
     values = {
         match.lower() for match in re.findall(_LINE.format(name=name, value=value), text, re.IGNORECASE)
     }

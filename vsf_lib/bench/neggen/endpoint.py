@@ -79,7 +79,7 @@ class Endpoint:
             wait: float | None = None
             try:
                 with self._open(self._request(picture, turns, options), timeout=self._timeout) as response:
-                    return self._text(response.read(_LONGEST_REPLY))
+                    return self._text(_whole(response))
             except urllib.error.HTTPError as error:
                 with error:
                     said = self._said(error)
@@ -158,6 +158,14 @@ class Endpoint:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "(key)") if self._key else text
+
+
+def _whole(response: Any) -> bytes:
+    """The content; raises IncompleteRead, which `read` with a limit does not, where it was cut off."""
+    content: bytes = response.read(_LONGEST_REPLY)
+    if response.length:
+        raise http.client.IncompleteRead(content, response.length)
+    return content
 
 
 def _told_pause(headers: Message) -> float | None:

@@ -76,7 +76,10 @@ def test_any_answer_comes_back_however_it_is_wrapped() -> None:
         names = list(content)
         generator.shuffle(names)
         text = json.dumps({name: content[name] for name in names}, indent=generator.choice([None, 2]))
-        assert read_reply(generator.choice(["", "So:\n", "{}"]) + text + generator.choice(["", "\n```"])) == truth
+        assert (
+            read_reply(generator.choice(["", "So:\n", "{}"]) + text + generator.choice(["", "\n```"]))
+            == truth
+        )
 
 
 def test_the_question_holds_both_and_which_way_yes_is() -> None:
@@ -118,13 +121,20 @@ def test_a_reply_that_can_be_read_is_not_asked_for_again() -> None:
 
 
 def test_the_first_word_on_a_question_counts() -> None:
-    judge = Scripted('{"answer_1": true, "quality": 0.5}', '{"answer_1": false, "answer_2": true, "quality": 1}')
+    judge = Scripted(
+        '{"answer_1": true, "quality": 0.5}', '{"answer_1": false, "answer_2": true, "quality": 1}'
+    )
     assert ask(judge, png(8, 8), ITEM).values == (1.0, 1.0, 0.5)
 
 
 @pytest.mark.parametrize(
     ("size", "seen"),
-    [((64, 64), (SIDE, SIDE)), ((1024, 768), (SIDE, 336)), ((300, 1200), (112, SIDE)), ((4000, 1), (SIDE, 1))],
+    [
+        ((64, 64), (SIDE, SIDE)),
+        ((1024, 768), (SIDE, 336)),
+        ((300, 1200), (112, SIDE)),
+        ((4000, 1), (SIDE, 1)),
+    ],
 )
 def test_every_picture_is_shown_at_one_size(size: tuple[int, int], seen: tuple[int, int]) -> None:
     for mode in ("RGB", "L", "RGBA"):

@@ -69,7 +69,9 @@ def test_without_a_key_none_is_sent(endpoint: Any, pauses: Pauses) -> None:
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 529])
-def test_a_busy_endpoint_is_asked_again_ever_later(endpoint: Any, pauses: Pauses, said: Any, code: int) -> None:
+def test_a_busy_endpoint_is_asked_again_ever_later(
+    endpoint: Any, pauses: Pauses, said: Any, code: int
+) -> None:
     endpoint.script = lambda number, _: said(code=code, text="busy") if number < 3 else said(text="good")
     assert judge(endpoint, pauses).reply(png(), ["x"]) == "good"
     assert pauses == [1.0, 2.0, 4.0]
@@ -134,7 +136,14 @@ def test_what_trying_again_cannot_mend_ends_at_once(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b"[" * 9000],
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"choices": []}',
+        b'{"choices": [{"message": {"content": null}}]}',
+        b"[" * 9000,
+    ],
 )
 def test_an_answer_without_words_is_an_empty_reply(
     endpoint: Any, pauses: Pauses, said: Any, body: bytes
@@ -207,4 +216,3 @@ def test_the_key_goes_nowhere_else(
     assert KEY not in " ".join([*messages, caplog.text])
     endpoint.script = lambda *_: said(text=f"your key is {KEY}")
     assert judge(endpoint, pauses).reply(png(), ["x"]) == "your key is (key)"
-

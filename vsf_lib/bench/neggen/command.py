@@ -211,12 +211,15 @@ def _measured(
     from vsf_lib.bench.bootstrap import BANDS
     from vsf_lib.bench.methods import methods_named
     from vsf_lib.bench.neggen.course import Course, Plan
+    from vsf_lib.bench.neggen.network import check_size
 
     methods = methods_named(args.methods, args.model)
     plan = Plan(base, methods, items, range(args.seeds), spec, args.judge_jobs, args.ask_again)
     gpu = args.device is None or not args.device.startswith("cpu")
     with nullcontext() if args.ray is None else Cluster(args.ray, args.ray_workers, gpu=gpu) as cluster:
         course = Course(plan, store, cluster)
+        if spec.kind == "scenes":
+            check_size(course.place.size)
         found = course.run()
     for method in methods:
         found["methods"][method.name] |= {

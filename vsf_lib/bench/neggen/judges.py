@@ -96,9 +96,11 @@ def identity(spec: JudgeSpec) -> dict[str, Any]:
 
         return {"kind": spec.kind, "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:10]}
     from vsf_lib.bench.neggen.keys import fingerprint
-    from vsf_lib.bench.neggen.qwen import folder_of
+    from vsf_lib.bench.neggen.qwen import check_kind, folder_of
 
-    told: dict[str, Any] = {"kind": spec.kind, "weights": fingerprint(folder_of(spec.address))}
+    folder = folder_of(spec.address)
+    check_kind(folder)
+    told: dict[str, Any] = {"kind": spec.kind, "weights": fingerprint(folder)}
     if spec.adapter:
         told["adapter"] = fingerprint(folder_of(spec.adapter))
     return told

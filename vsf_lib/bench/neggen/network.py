@@ -24,13 +24,10 @@ class SceneJudge:
         """Of a picture of 64x64 pixels; quality is 1 for a clean drawing and 0 for another."""
         with Image.open(io.BytesIO(picture), formats=["PNG"]) as opened:
             image = opened.convert("RGB")
+        check_size(image.size)
+        check_items([item])
         pair = pair_of(item)
-        if pair is None or image.size != (SIZE, SIZE):
-            check_items([item])
-            raise SettingsError(
-                f"the judge scenes reads {SIZE}x{SIZE} pixels, not {image.width}x{image.height}: leave out "
-                "--size, or choose another --judge"
-            )
+        assert pair is not None
         verdict = self._judge(np.asarray(image)[None])[0]
         return Answer(pair.positive(verdict), pair.negative(verdict), float(verdict.clean))
 
@@ -43,3 +40,12 @@ def check_items(items: list[Item]) -> None:
                 f"the judge scenes knows no {item.prompt!r} without {item.missing_element!r}: it reads "
                 "pictures of the little world only (--prompts scenes); choose another --judge"
             )
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """The same for a picture's size."""
+    if size != (SIZE, SIZE):
+        raise SettingsError(
+            f"the judge scenes reads {SIZE}x{SIZE} pixels, not {size[0]}x{size[1]}: leave out --size, or "
+            "choose another --judge"
+        )

@@ -98,6 +98,7 @@ def test_a_run_survives_the_loss_of_a_worker_and_finds_the_same(
     killer.done.set()
     killer.join()
     assert code == 0, err
+    assert "\x1b" not in out, "what Ray has to say is no result"
     assert killer.killed, "no worker was at work when one was to be killed"
     assert 1 <= killer.there < PICTURES
     results = [(tmp_path / name / "results.json").read_bytes() for name in ("alone", "spread")]
@@ -111,6 +112,7 @@ def test_a_run_survives_the_loss_of_a_worker_and_finds_the_same(
         assert len(one) == PICTURES
     # And it goes on from there as any other: nothing is drawn or asked again.
     assert call(tmp_path / "spread") == (0, out, "")
+    assert "died" in err
 
 
 def test_an_error_in_a_worker_is_told_as_at_home(

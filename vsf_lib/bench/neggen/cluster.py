@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,8 @@ class Cluster:
         self._workers = workers
         self._wants_gpu = gpu
         self._ray: Any = None
+        # It tells of lost workers by printing; standard output is for results.
+        self._aside = redirect_stdout(sys.stderr)
 
     def __enter__(self) -> Cluster:
         # Ray tells its makers how it is used, unless told not to.
@@ -53,12 +57,16 @@ class Cluster:
             reason = " ".join(str(error).split())[:300]
             raise SettingsError(f"--ray {self._address}: no cluster can be used there ({reason})") from error
         self._ray = ray
+        self._aside.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ray.shutdown()
+        try:
+            self._ray.shutdown()
+        finally:
+            self._aside.__exit__(kind, error, trace)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The result of one call, made by a worker."""

@@ -138,4 +138,4 @@ def test_without_the_package_its_name_is_told(
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = call(tmp_path / "x", "--ray")
     assert code == 2
-    assert "pip install 'vsf[ray]'" in err
+    assert "pip install ray" in err

@@ -48,9 +48,9 @@ def shown(values: Sequence[float | None], digits: int = 3, sign: str = "") -> st
     if value is None:
         return "never"
     low, high = ends
-    if low is None or high is None:
-        return f"{value:{sign}.{digits}f}"
-    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f} {high:{sign}.{digits}f}]"
+    # The sum, because what is rounded to -0 is no less than nothing.
+    texts = [f"{round(x, digits) + 0.0:{sign}.{digits}f}" for x in (value, low, high) if x is not None]
+    return texts[0] if len(texts) < len(values) else f"{texts[0]} [{texts[1]} {texts[2]}]"
 
 
 def progress(done: int, total: int, name: str) -> None:

@@ -42,7 +42,7 @@ class Cluster:
             import ray
         except ImportError as error:
             raise SettingsError(
-                "--ray needs the package ray: pip install 'vsf[ray]', or leave --ray out, which needs none"
+                "--ray needs the package ray: pip install ray, or leave --ray out, which needs none"
             ) from error
         try:
             ray.init(

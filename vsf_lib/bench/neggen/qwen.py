@@ -37,13 +37,13 @@ class Qwen:
     @classmethod
     def load(cls, name: str, adapter: str = "", device: str = "auto") -> Qwen:
         """From a folder or the hub; raises ModelError with what to do."""
-        from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
-
         place = choose_device(device)
         folder = folder_of(name)
         check_kind(folder)
         half = torch.bfloat16 if place.type in ("cuda", "mps") else torch.float32
         try:
+            from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             reader = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -122,12 +122,9 @@ def folder_of(name: str) -> Path:
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        try:
-            return Path(snapshot_download(name, local_files_only=True))
-        except LocalEntryNotFoundError:
-            return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+        # Where the hub cannot be reached it gives what is here.
+        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
     except Exception as error:  # the hub's client has no common base class across its versions
         raise ModelError(f"cannot get the judge {name!r}: {why_not(error)}") from error

@@ -39,3 +39,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Whether a library says by it that the files of a model are not what it reads.
+
+    Rust's libraries are hard to catch by class: safetensors has one of its own, and tokenizers raises a bare
+    Exception, which transformers passes on where protobuf is installed.
+    """
+    known = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
+    return isinstance(error, known) or type(error) is Exception or type(error).__name__ == "SafetensorError"

@@ -34,8 +34,14 @@ def test_every_setting_is_a_flag(run):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "choose one of generate, video, studio, bench scenes, bench neggen, bench evidence, scenes train"),
-        (("draw",), "choose one of generate, video, studio, bench scenes, bench neggen, bench evidence, scenes train"),
+        (
+            (),
+            "choose one of generate, video, studio, bench scenes, bench neggen, bench evidence, scenes train",
+        ),
+        (
+            ("draw",),
+            "choose one of generate, video, studio, bench scenes, bench neggen, bench evidence, scenes train",
+        ),
         (("generat",), "did you mean generate?"),
         (("bench",), "bench scenes"),
         (("bench", "scenery"), "did you mean bench scenes?"),

@@ -39,7 +39,7 @@ from vsf_lib.cli.request import (
     Request,
 )
 from vsf_lib.cli.single_file import FLUX, SD3
-from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory
+from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory, is_unreadable
 from vsf_lib.metadata import Parameters, write_png
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
@@ -178,7 +178,6 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
     """The pipeline on its device; raises ModelError if diffusers cannot make one of the folder."""
     import diffusers
     import transformers
-    from safetensors import SafetensorError
 
     if quiet:
         for library in (diffusers.utils.logging, transformers.utils.logging):
@@ -205,17 +204,8 @@ def load(folder: Folder, machine: Machine, *, quiet: bool) -> Any:
             )
         else:  # a small Flux transformer, whose other parts are the scenes model's
             pipe = load_pipeline(folder.path).to(machine.dtype)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        if is_out_of_memory(error):
+    except Exception as error:  # see is_unreadable
+        if is_out_of_memory(error) or not is_unreadable(error):
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         place = folder.path if folder.file is None else folder.file.path

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsf_lib.errors import ModelError, is_out_of_memory
+from vsf_lib.errors import ModelError, is_out_of_memory, is_unreadable
 from vsf_lib.video.download.catalogue import is_id
 from vsf_lib.video.download.landing import INDEX, PIPELINE
 from vsf_lib.video.job import Lora, VideoJob
@@ -98,12 +98,10 @@ def load_text_encoder(job: VideoJob, dtype: torch.dtype) -> Any:
 @contextmanager
 def _told(what: str, look_closer: Callable[[], str] = lambda: "") -> Iterator[None]:
     """What libraries raise about `what`, as ModelError; `look_closer` may know a better reason."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        if is_out_of_memory(error):
+    except Exception as error:  # see is_unreadable
+        if is_out_of_memory(error) or not is_unreadable(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"cannot load {what}: {look_closer() or lines[0][:300]}") from error

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from vsf_lib.cli.pictures import choose_device, why_not
-from vsf_lib.errors import ModelError, is_out_of_memory
+from vsf_lib.errors import ModelError, is_out_of_memory, is_unreadable
 
 KIND = "qwen2_5_vl"
 MOST_TOKENS = 512
@@ -53,16 +52,8 @@ class Qwen:
                 from peft import PeftModel
 
                 model = PeftModel.from_pretrained(model, str(folder_of(adapter)))
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            LookupError,
-            TypeError,
-            ImportError,
-            SafetensorError,
-        ) as error:
-            if is_out_of_memory(error):
+        except Exception as error:  # see is_unreadable
+            if is_out_of_memory(error) or not is_unreadable(error):
                 raise
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ModelError(

@@ -52,8 +52,11 @@ if PROBLEM is None:
         def process_before_every_sampling(self, p: Any, *arguments: Any, **given: Any) -> None:
             self._callbacks.process_before_every_sampling(p, *(given.get(name) for name in ("x", "c", "uc")))
 
+        def postprocess_image_after_composite(self, p: Any, pp: Any, *arguments: Any) -> None:
+            self._callbacks.postprocess_image_after_composite(p, pp)
+
         def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
-            self._callbacks.postprocess(p)
+            self._callbacks.postprocess(p, processed)
 
     script_callbacks.on_cfg_denoiser(callbacks.note_step)
     script_callbacks.on_ui_settings(options.add)

@@ -106,7 +106,19 @@ def heat(shares: np.ndarray, scale: Scale, width: int, height: int) -> Image.Ima
     return Image.fromarray(colours(scale.position(enlarged(shares, width, height))))
 
 
-def overlay(picture: Image.Image, shares: np.ndarray, scale: Scale) -> Image.Image:
-    """`picture` in grey under the colours of a map `[rows, columns]`; of the picture's size."""
+def overlay(
+    picture: Image.Image,
+    shares: np.ndarray,
+    scale: Scale,
+    area: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """`picture` in grey under the colours of a map `[rows, columns]`; of the picture's size.
+
+    area: left, top, right and bottom of what the map covers, in pixels, where that is not the whole picture;
+    it may reach beyond the picture.
+    """
     grey = picture.convert("L").convert("RGB")
-    return Image.blend(grey, heat(shares, scale, *picture.size), _OPACITY)
+    left, top, right, bottom = (round(edge) for edge in area or (0, 0, *picture.size))
+    coloured = grey.copy()
+    coloured.paste(heat(shares, scale, max(1, right - left), max(1, bottom - top)), (left, top))
+    return Image.blend(grey, coloured, _OPACITY)

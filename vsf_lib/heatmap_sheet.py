@@ -1,4 +1,4 @@
-"""The picture that shows a heat map to people: overlays with their scale, and a strip with a map per step.
+"""The pictures that show heat maps to people: overlays with their scale, and maps step by step.
 
 Owns the layout and its words. Knows no model and no file; the maps and colours are heatmap.py's.
 """
@@ -19,8 +19,8 @@ from vsf_lib.heatmap import Scale, colours, heat, overlay
 MOST_STEPS = 64
 """Steps that a strip shows. Of more it shows so many, evenly spread."""
 
-_PANEL, _TILE = 448, 128
-"""Pixels of the longer side of an overlay and of a step's picture."""
+_PANEL, _TILE, _OVERLAY = 448, 128, 256
+"""Pixels of the longer side of an overlay, of a step's picture, and of an overlay that is one step's."""
 _COLUMNS = 4
 """Steps in a row of the strip."""
 _GAP, _LINE, _BAR = 12, 20, 10
@@ -98,6 +98,45 @@ def draw_sheet(
             sheet.paste(heat(step.shares, common, *tile), at)
         pen.text((left, below + tile[1]), f"step {step.number + 1}, sigma {step.sigma:.3f}", 2 * tile[0])
     return sheet
+
+
+def draw_steps(
+    title: str,
+    picture: Image.Image,
+    steps: Sequence[tuple[int, np.ndarray | None]],
+    area: tuple[float, float, float, float] | None = None,
+) -> tuple[Image.Image, Scale]:
+    """The result under the map of each step, all on one scale, and that scale.
+
+    `steps` are numbers from 0 with maps `[rows, columns]`, None where one was not guided; at least one was.
+    `area` as in `heatmap.overlay`.
+    """
+    scale = Scale.of(np.stack([shares for _, shares in steps if shares is not None]))
+    tile = _fitted(picture.size, _OVERLAY)
+    small = _resized(picture, tile)
+    if area is not None:
+        across, down = tile[0] / picture.width, tile[1] / picture.height
+        area = (area[0] * across, area[1] * down, area[2] * across, area[3] * down)
+    columns = min(_COLUMNS, len(steps))
+    rows = -(-len(steps) // columns)
+    width = _GAP + max(columns * (tile[0] + _GAP), _PANEL // 2)
+    height = 2 * _GAP + 2 * _LINE + rows * (tile[1] + _LINE + _GAP)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    pen = _Pen(sheet)
+    pen.text((_GAP, _GAP), title, width - 2 * _GAP)
+    pen.scale((_GAP, _GAP + _LINE), "share", scale, width - 2 * _GAP)
+    for place, (number, shares) in enumerate(steps):
+        row, column = divmod(place, columns)
+        left = _GAP + column * (tile[0] + _GAP)
+        top = 2 * _GAP + 2 * _LINE + row * (tile[1] + _LINE + _GAP)
+        if shares is None:
+            sheet.paste(small.convert("L").convert("RGB"), (left, top))
+            name = f"step {number + 1}, not guided"
+        else:
+            sheet.paste(overlay(small, shares, scale, area), (left, top))
+            name = f"step {number + 1}"
+        pen.text((left, top + tile[1]), name, tile[0], _FAINT)
+    return sheet, scale
 
 
 class _Pen:

@@ -19,9 +19,17 @@ from vsf_lib.settings import Settings
 
 @torch.no_grad()
 def guided_row(
-    model: nn.Module, args: dict[str, Any], row: int, negative: Tensor | None, settings: Settings
+    model: nn.Module,
+    args: dict[str, Any],
+    row: int,
+    negative: Tensor | None,
+    settings: Settings,
+    shares: list[Tensor] | None = None,
 ) -> Tensor:
-    """The velocity `[4, h, w]` of one row of a call; `negative` `[n, C]` None for a row that is unguided."""
+    """The velocity `[4, h, w]` of one row of a call; `negative` `[n, C]` None for a row that is unguided.
+
+    `shares` is given the weight `[H, n_i]` of N1 in each layer that is guided.
+    """
     model = copy.deepcopy(model).double()
     text, pooled = (args["c"][name][row : row + 1].double() for name in ("c_crossattn", "y"))
     n_n = 0 if negative is None else len(negative)
@@ -46,7 +54,7 @@ def guided_row(
             out = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v
             return out.transpose(1, 2).flatten(2)
         unseen = settings.blocks == "double" and blocks[-1] == "SingleBlock"
-        return _joint(q, k, v, n_n, n_i, settings, unseen).transpose(1, 2).flatten(2)
+        return _joint(q, k, v, n_n, n_i, settings, unseen, shares).transpose(1, 2).flatten(2)
 
     module = sys.modules[type(model).__module__]
     name = "attention_function" if hasattr(module, "attention_function") else "attention"
@@ -59,7 +67,16 @@ def guided_row(
         )[0]
 
 
-def _joint(q: Tensor, k: Tensor, v: Tensor, n_n: int, n_i: int, settings: Settings, unseen: bool) -> Tensor:
+def _joint(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    n_n: int,
+    n_i: int,
+    settings: Settings,
+    unseen: bool,
+    shares: list[Tensor] | None,
+) -> Tensor:
     """Columns [N0, P, I, N1]; who may look where as in the method's table."""
     length = q.shape[2]
     n, p, i = slice(0, n_n), slice(n_n, length - n_i), slice(length - n_i, length)
@@ -71,6 +88,8 @@ def _joint(q: Tensor, k: Tensor, v: Tensor, n_n: int, n_i: int, settings: Settin
     bias[i, flipped] = -torch.inf if unseen else -settings.beta
     logits = q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias
     out = logits.softmax(-1) @ values
+    if shares is not None and not unseen:
+        shares.append(logits[0, :, i].softmax(-1)[..., flipped].sum(-1))
     if settings.method == "difference" and not unseen:
         # O_b - alpha w (O_n - O_b), with w the weight of N1.
         w = logits[:, :, i].softmax(-1)[..., flipped].sum(-1, keepdim=True)

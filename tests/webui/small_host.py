@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from vsf_lib.webui.callbacks import Callbacks, note_step
@@ -82,6 +83,8 @@ class Host:
         self.options = Options(strict=strict)
         self.stopped = False
         self.second: Checkpoint | None = None
+        self.pastes = True
+        self.published: list[tuple[Any, ...]] = []
 
     def t5_enabled(self) -> bool:
         return True
@@ -99,6 +102,12 @@ class Host:
                 [[SimpleNamespace(end_at_step=99, cond=letters(text))] for text in texts],
             ]
         return cache[1]
+
+    def pastes_back(self) -> bool:
+        return self.pastes
+
+    def publish(self, p: Any, picture: Any, text: str, index: int, suffix: str) -> None:
+        self.published.append((picture, text, index, suffix))
 
     def interrupted(self) -> bool:
         return self.stopped
@@ -123,6 +132,10 @@ class Processing:
         self.preserved: list[int] = []
         """What each sampling was asked to keep free."""
         self.first_pass_made = self.ignores_first_wrapper = False
+        self.width, self.height = 32, 48
+        self.hr_upscale_to_x, self.hr_upscale_to_y = 64, 96
+        self.script_args: tuple[Any, ...] = (0,)
+        self.processed: Any = None
         self.on_step: Callable[[int], None] = lambda step: None
         vars(self).update(values)
 
@@ -156,6 +169,13 @@ class Processing:
         rows = [[SimpleNamespace(end_at_step=99, cond={"crossattn": letters(text, 7)})] for text in texts]
         batch = [[SimpleNamespace(schedules=row, weight=1.0)] for row in rows]
         return SimpleNamespace(batch=batch), None if self.cfg_scale == 1 else rows
+
+    def decoded(self, x: Tensor) -> Image.Image:
+        """Eight pixels along a latent's side, as the real ones have."""
+        grey = x[0].sigmoid().mul(255).repeat_interleave(8, 0).repeat_interleave(8, 1)
+        image = Image.fromarray(grey.byte().numpy()).convert("RGB")
+        image.info["parameters"] = f"a picture\nSteps: {self.steps}, Seed: 1, CFG scale: 1"
+        return image
 
     def denoise(self, x: Tensor, start: int) -> Tensor:
         self.sd_model.reset()
@@ -205,7 +225,8 @@ def process_images(p: Processing, seed: int = 0) -> list[tuple[Tensor, dict[str,
     p.all_negative_prompts = every(p.negative_prompt)
     p.all_hr_negative_prompts = every(p.hr_negative_prompt or p.negative_prompt)
     p.call("process", p.arguments)
-    pictures = []
+    p.all_seeds = [100 + i for i in range(count)]
+    pictures, results = [], []
     with torch.inference_mode():
         for n in range(p.n_iter):
             if p.host.stopped:
@@ -216,5 +237,12 @@ def process_images(p: Processing, seed: int = 0) -> list[tuple[Tensor, dict[str,
             p.call("process_batch")
             samples = p.sample(n * p.batch_size)
             pictures += [(x, dict(p.extra_generation_params)) for x in samples]
-    p.call("postprocess")
+            for i, x in enumerate(samples):
+                results.append(p.decoded(x))
+                index = n * p.batch_size + i
+                p.call("postprocess_image_after_composite", SimpleNamespace(index=index, image=results[-1]))
+    p.processed = SimpleNamespace(
+        images=results, infotexts=[str(image.info["parameters"]) for image in results], comments=""
+    )
+    p.call("postprocess", p.processed)
     return pictures

@@ -19,7 +19,7 @@ from vsf_lib.presets import named, preset_for
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui import axes
 from vsf_lib.webui.callbacks import Callbacks
-from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, Checkpoint, preset_names, read
+from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, HEATMAP, Checkpoint, preset_names, read
 
 TURBO = Checkpoint("sd3.5_large_turbo.safetensors", "SD3.5")
 SCHNELL = Checkpoint("some_merge.safetensors", "Flux")
@@ -104,7 +104,12 @@ def model() -> Model:
 
 def panel(**values: Any) -> list[Any]:
     """What the panel sends: every value."""
-    defaults = {"enabled": True, "preset": AUTO, **{field.name: field.default for field in fields()}}
+    defaults = {
+        "enabled": True,
+        "preset": AUTO,
+        HEATMAP: "off",
+        **{field.name: field.default for field in fields()},
+    }
     return [{**defaults, **values}[name] for name in ARGUMENTS]
 
 
@@ -127,8 +132,8 @@ def job(arguments: Any, model: Any = None, **values: Any) -> Processing:
 def test_there_is_one_per_argument_but_the_switch(plot):
     labels = [option.label for option in plot.axis_options]
     assert labels[: 1 + len(PUBLISHED)] == ["Nothing", *(f"[VSF] {name}" for name in PUBLISHED)]
-    assert len(labels) == len(ARGUMENTS), "the switch is none, and the host has one"
-    assert {axis.name for axis in axes.axes()} == set(ARGUMENTS) - {"enabled"}
+    assert len(labels) == 1 + len(ARGUMENTS) - 2, "the host has one; the switch is none, nor what is shown"
+    assert {axis.name for axis in axes.axes()} == set(ARGUMENTS) - {"enabled", HEATMAP}
     assert plot.option("Preset").choices() == list(preset_names()), "what the panel offers"
     assert plot.option("Method").choices() == ["vsf", "difference", "nag", "nasa", "off"]
     assert plot.option("Alpha").choices is None

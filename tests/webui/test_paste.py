@@ -10,7 +10,7 @@ import pytest
 from vsf_lib.presets import named as preset_of
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.paste import READERS
-from vsf_lib.webui.request import ARGUMENTS, CUSTOM, Checkpoint, preset_names, read
+from vsf_lib.webui.request import ARGUMENTS, CUSTOM, HEATMAP, Checkpoint, preset_names, read
 
 
 def pasted(pairs):
@@ -30,8 +30,10 @@ def test_a_picture_brings_the_panel_back(settings):
     widgets = pasted({"Steps": "8", **{key: str(value) for key, value in settings.infotext().items()}})
     assert widgets.pop("enabled") is True
     assert widgets["preset"] == CUSTOM
-    sent = [True, *(widgets[name] for name in ARGUMENTS[1:])]
-    assert read(sent, Checkpoint("x", "Flux")).settings == settings.canonical()
+    sent = [True, *({HEATMAP: "picture", **widgets}[name] for name in ARGUMENTS[1:])]
+    request = read(sent, Checkpoint("x", "Flux"))
+    assert request.settings == settings.canonical()
+    assert request.heatmap == "picture", "no picture says what is shown beside it"
 
 
 def test_a_picture_without_it_switches_off_and_leaves_the_rest():

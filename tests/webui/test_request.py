@@ -8,7 +8,7 @@ from vsf_lib.errors import SettingsError
 from vsf_lib.presets import PRESETS, preset_for
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.options import Options
-from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, Checkpoint, preset_names, read
+from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, HEATMAP, Checkpoint, preset_names, read
 
 TURBO = Checkpoint("sd3.5_large_turbo.safetensors [1234]", "SD3.5")
 MEDIUM = Checkpoint("sd3.5_medium.safetensors", "SD3.5")
@@ -18,7 +18,7 @@ SCHNELL = Checkpoint("another_merge.gguf", "Flux")
 # Positions are an interface: whoever sends a list today must be understood tomorrow.
 PUBLISHED = (
     "enabled", "preset", "method", "negative_prompt", "alpha", "beta", "negative_scale", "start", "end",
-    "nag_phi", "nag_tau", "nag_alpha", "nasa_alpha", "blocks", "hires_pass", "negative_tokens",
+    "nag_phi", "nag_tau", "nag_alpha", "nasa_alpha", "blocks", "hires_pass", "negative_tokens", "heatmap",
 )  # fmt: skip
 
 
@@ -28,7 +28,12 @@ def test_positions_are_only_ever_appended():
 
 def panel(**values):
     """What the panel sends: every value."""
-    defaults = {"enabled": True, "preset": AUTO, **{field.name: field.default for field in fields()}}
+    defaults = {
+        "enabled": True,
+        "preset": AUTO,
+        HEATMAP: "off",
+        **{field.name: field.default for field in fields()},
+    }
     return [{**defaults, **values}[name] for name in ARGUMENTS]
 
 
@@ -83,6 +88,8 @@ def test_in_a_dictionary_what_is_given_wins():
         ([{"alpha": "much"}], "alpha is 'much'"),
         ([{"enabled": "yes"}], "enabled is 'yes'"),
         (["on"], "enabled is 'on'"),
+        ([{"heatmap": True}], "heatmap is True"),
+        ([{"heatmap": ["picture"]}], "heatmap is"),
         ([True, "Custom", "vsf", "wheels", -1], "alpha is -1"),
         ([True] * 40, "not more"),
     ],
@@ -135,6 +142,16 @@ def test_a_preset_has_strengths_for_the_difference():
     wanted = preset_for("flux-schnell").difference_alpha
     for arguments in (panel(method="difference"), [{"method": "difference"}]):
         assert read(arguments, SCHNELL).settings.alpha == wanted
+
+
+def test_a_heat_map_is_asked_for_beside_the_settings():
+    for asked in ("off", "picture", "each step"):
+        for arguments in (panel(heatmap=asked), [{"heatmap": asked}]):
+            request = read(arguments, TURBO)
+            assert request.heatmap == asked
+            assert request.settings == read(panel(), TURBO).settings
+            assert not any("map" in key for key in request.settings.infotext())
+    assert read([{}], TURBO).heatmap == "off"
 
 
 def test_a_method_of_another_type_is_refused():

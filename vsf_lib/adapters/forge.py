@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vsf_lib.adapters.call import Batch, GuidedCall
 from vsf_lib.adapters.generation import Report, log_report
 from vsf_lib.adapters.joint import attend as attend_jointly
+from vsf_lib.adapters.share import ShareRecord
 from vsf_lib.adapters.steps import claimed_steps
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import stack_rows
@@ -113,6 +114,8 @@ class SamplingPass:
     model: nn.Module
     settings: Settings
     negatives: Callable[[int], Sequence[Tensor]]
+    record: ShareRecord | None = None
+    """Takes the negative's share of attention, if that is to be shown; the output does not depend on it."""
     _noted: set[int] = field(default_factory=set)
     _run: set[int] = field(default_factory=set)
     _guided: set[int] = field(default_factory=set)
@@ -181,6 +184,7 @@ class SamplingPass:
         with self._reached(call, text.shape[1] + call.n_n) as ran:
             output = run({**args, "c": joined})
         self._close(step, call, ran, output)
+        self._take_share(step, call, rows, args["input"])
         return output
 
     def _open(self, step: int, rows: tuple[bool, ...], text: Tensor) -> GuidedCall:
@@ -203,7 +207,8 @@ class SamplingPass:
             None if mask is None else mask.repeat(times, 1),
             self._rows[rows],
         )
-        return GuidedCall(self.settings, batch)
+        recording = self.record is not None and self.record.problem is None
+        return GuidedCall(self.settings, batch, record_share=recording)
 
     @contextmanager
     def _reached(self, call: GuidedCall, text: int) -> Iterator[dict[str, BlockCall]]:
@@ -217,6 +222,10 @@ class SamplingPass:
                 return None  # image alone (the second attention of dual blocks)
             block = running[-1]
             block.seen = True
+            if call.record_share and self.record is not None and block.name in call.layers:
+                # Tiles, or a second look within one call: their shares have no common place in the picture.
+                self.record.give_up("another extension calls the model in parts")
+                call.record_share = False
             n, p = call.n_n, block.text
             regions = {"negative": slice(0, n), "positive": slice(n, p), "image": slice(p, p + block.image)}
             return attend_jointly(call, block.name, q, k, v, **regions, silent=not block.guided)
@@ -265,6 +274,13 @@ class SamplingPass:
         # Gathered on the device and read once at the end: a wait per step costs more than guidance does.
         finite = torch.isfinite(output).all()
         self._finite = finite if self._finite is None else self._finite & finite
+
+    def _take_share(self, step: int, call: GuidedCall, rows: tuple[bool, ...], latents: Tensor) -> None:
+        share = call.share()
+        if self.record is None or share is None or step in self._skipped:
+            return
+        height, width = latents.shape[-2:]
+        self.record.add(step, share, rows, len(self._lengths), (height, width))
 
     def finish(self, *, interrupted: bool = False) -> Report:
         """The report of a pass that is over; raises GuidanceError if it was not guided as claimed, and

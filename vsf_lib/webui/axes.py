@@ -1,4 +1,4 @@
-"""The axes `[VSF] ...` of the host's X/Y/Z plot: one per argument of the panel but its switch.
+"""The axes `[VSF] ...` of the host's X/Y/Z plot: one per argument of the panel that changes a picture.
 
 Owns their names, what a value must be, when a plot is refused before its first cell, and how a value travels,
 a sweep's too: on the cell's own processing object, from where `callbacks` reads it. What a value means is
@@ -14,7 +14,7 @@ from typing import Any
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import GUIDING, SHARING, Settings, field
-from vsf_lib.webui.request import ARGUMENTS, method_of, preset_names
+from vsf_lib.webui.request import ARGUMENTS, HEATMAP, method_of, preset_names
 from vsf_lib.webui.support import asked_for
 
 ATTRIBUTE = "_vsf_axes"
@@ -64,7 +64,7 @@ def tidy(value: Any) -> Any:
 
 def axes() -> tuple[Axis, ...]:
     """All of them, in the order of the panel's arguments."""
-    return tuple(_axis(name) for name in ARGUMENTS if name != "enabled")
+    return tuple(_axis(name) for name in ARGUMENTS if name not in ("enabled", HEATMAP))
 
 
 def _axis(name: str) -> Axis:

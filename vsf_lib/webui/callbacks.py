@@ -67,8 +67,17 @@ class Callbacks:
             guide.protect(lambda: guide.prepare_pass(x, c, uc))
             guide.refuse_pass()
 
-    def postprocess(self, p: Any) -> None:
+    def postprocess_image_after_composite(self, p: Any, shown: Any) -> None:
+        """One result is done: `shown` has its picture and number."""
+        guide = Guide.of(p)
+        if guide is not None:
+            guide.drawn(shown.index, shown.image)
+
+    def postprocess(self, p: Any, processed: Any) -> None:
         """All is drawn."""
+        guide = Guide.of(p)
+        if guide is not None:
+            guide.end(processed)
         detach(p)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vsf_lib.webui.checkpoint_file import peek
 from vsf_lib.webui.encoding import Encoder
 from vsf_lib.webui.options import Options, chosen
 from vsf_lib.webui.request import Checkpoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class ForgeHost:
@@ -61,6 +64,36 @@ class ForgeHost:
         from modules import shared
 
         return bool(shared.state.interrupted or shared.state.skipped)
+
+    def pastes_back(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared.opts, "overlay_inpaint", True))
+
+    def publish(self, p: Any, picture: Image, text: str, index: int, suffix: str) -> None:
+        from modules import images, shared
+
+        if shared.opts.enable_pnginfo:
+            picture.info["parameters"] = text
+        if not (chosen().save_heatmaps and p.save_samples()):
+            return
+        place = p.iteration, p.batch_index
+        try:  # names of files may be made of these
+            p.iteration, p.batch_index = divmod(index, p.batch_size)
+            images.save_image(
+                picture,
+                # A folder of its own: the host cuts long names, and two that are cut alike would be one file.
+                str(Path(p.outpath_samples) / "vsf-maps"),
+                "",
+                p.all_seeds[index],
+                p.all_prompts[index],
+                shared.opts.samples_format,
+                info=text,
+                p=p,
+                suffix=suffix,
+            )
+        finally:
+            p.iteration, p.batch_index = place
 
     def hires_checkpoint(self, p: Any) -> Checkpoint | None:
         from modules import sd_models

@@ -17,11 +17,12 @@ from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass, pass_on
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, VSFError
 from vsf_lib.settings import fields
+from vsf_lib.webui.beside import Besides, PublishingHost, why_not
 from vsf_lib.webui.encoding import Schedule
 from vsf_lib.webui.memory import declare
 from vsf_lib.webui.negatives import EncodingHost, Negatives
 from vsf_lib.webui.options import Options
-from vsf_lib.webui.request import Checkpoint, Request
+from vsf_lib.webui.request import HEATMAP_OFF, Checkpoint, Request
 
 log = logging.getLogger("vsf")
 
@@ -30,7 +31,7 @@ _PASSES = {False: "first", True: "second"}
 _KEYS = frozenset(field.infotext for field in fields())
 
 
-class Host(EncodingHost, Protocol):
+class Host(EncodingHost, PublishingHost, Protocol):
     """The few things of the WebUI that a guide asks for, so that it can be told from its logic."""
 
     @property
@@ -76,6 +77,8 @@ class Guide:
         """Which pass that one is for."""
         self._acted = False
         """Whether a pass of this batch was guided: then its pictures cannot go on as if VSF were off."""
+        self._besides: Besides | None = None
+        """What is to be shown beside the results."""
 
     @classmethod
     def of(cls, p: Any) -> Guide | None:
@@ -132,11 +135,20 @@ class Guide:
         if not getattr(self._p, "enable_hr", False):
             request = replace(request, settings=request.settings.changed(hires_pass="both"))
         self._request = request
+        if request.heatmap == HEATMAP_OFF:
+            return
+        reason = why_not(self._p, request.settings.method)
+        if reason is None:
+            self._besides = Besides(self._p, self._host, request.heatmap, self._say)
+        else:
+            self._say(f"VSF does not show where it acted: {reason}")
 
     def prepare_batch(self) -> None:
         """Encodes the negatives of the batch that comes next, while the host has its text encoders loaded."""
         self._pass = None
         self._acted = False
+        if self._besides is not None:
+            self._besides.next_batch()
         self._schedules.clear()
         self._texts = {}
         self._forget_keys()  # of the batch before, or of a job that this one was copied from
@@ -169,7 +181,8 @@ class Guide:
             self._schedules[hires] = self._encode(hires=hires)
         model, settings, schedule = unet.model.diffusion_model, self._request.settings, self._schedules[hires]
         network = _network(model)
-        self._pass = SamplingPass(network, model, settings, schedule)
+        record = None if self._besides is None else self._besides.begin_pass()
+        self._pass = SamplingPass(network, model, settings, schedule, record)
         self._hires = hires
         patched = self._patch(self._wrapper(self._pass, previous))
         declare(patched, network, settings.method, schedule, x, c, uc)
@@ -239,8 +252,20 @@ class Guide:
                 "sampling ended without calling the model under guidance: another extension replaces "
                 "the sampler; switch that off"
             )
-        done.finish(interrupted=interrupted)
+        report = done.finish(interrupted=interrupted)
         self._acted = True
+        if self._besides is not None:
+            self._besides.end_pass(report, hires=self._hires, negatives=self._texts[self._hires])
+
+    def drawn(self, index: int, picture: Any) -> None:
+        """Result `index` is done, and nothing but its saving comes."""
+        if self._besides is not None:
+            self._besides.draw(index, picture)
+
+    def end(self, processed: Any) -> None:
+        """All results are there."""
+        if self._besides is not None:
+            self._besides.add_to(processed)
 
     def _texts_of_passes(self, request: Request) -> dict[bool, tuple[str, ...]]:
         """The negatives of each pass that is to be guided; none if all of those are empty."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vsf_lib.settings import field
 
 STRICTNESS, AUTO_PRESET, HIRES_PASS = "vsf_strictness", "vsf_auto_preset", "vsf_hires_pass"
+SAVE_HEATMAPS = "vsf_save_heatmaps"
 STOP, SKIP = "stop", "skip"
 NORMAL, STRONG = "normal", "strong"
 
@@ -21,6 +22,8 @@ class Options:
     """Whether "Auto" takes a model's strong preset, where it has one."""
     hires_pass: str = field("hires_pass").default
     """What the panel begins with, and what a request that does not say gets."""
+    save_heatmaps: bool = False
+    """Whether the pictures of where VSF acted are saved, where results are."""
 
 
 DEFAULTS = Options()
@@ -34,6 +37,7 @@ def chosen() -> Options:
         strict=getattr(shared.opts, STRICTNESS, STOP) != SKIP,
         strong_presets=getattr(shared.opts, AUTO_PRESET, NORMAL) == STRONG,
         hires_pass=str(getattr(shared.opts, HIRES_PASS, field("hires_pass").default)),
+        save_heatmaps=bool(getattr(shared.opts, SAVE_HEATMAPS, False)),
     )
 
 
@@ -71,3 +75,10 @@ def add() -> None:
             default, label, gr.Radio, {"choices": list(choices)}, section=("vsf", "VSF")
         )
         shared.opts.add_option(name, option.info(info))
+    option = shared.OptionInfo(
+        False, "Save the pictures that show where VSF acted", gr.Checkbox, section=("vsf", "VSF")
+    )
+    shared.opts.add_option(
+        SAVE_HEATMAPS,
+        option.info("in the folder “vsf-maps” beside the results; otherwise they are in the gallery only"),
+    )

@@ -12,7 +12,16 @@ import gradio as gr
 
 from vsf_lib.settings import SettingField, field, fields
 from vsf_lib.webui.options import chosen
-from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, STRENGTHS, preset_names
+from vsf_lib.webui.request import (
+    ARGUMENTS,
+    AUTO,
+    CUSTOM,
+    HEATMAP,
+    HEATMAP_OFF,
+    HEATMAPS,
+    STRENGTHS,
+    preset_names,
+)
 
 _MORE = (("negative_scale", "blocks"), ("start", "end"), ("negative_tokens", "hires_pass"), ("method",))
 _BASELINES = ("nag", "nasa")
@@ -50,6 +59,14 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
                     for item in fields():
                         if item.methods == {method}:
                             made[item.name] = _widget(item, elem_id)
+            made[HEATMAP] = gr.Radio(
+                label="VSF show where it acted",
+                choices=list(HEATMAPS),
+                value=HEATMAP_OFF,
+                elem_id=elem_id(HEATMAP),
+                info="One more picture: the share of attention that went to the negative prompt, as colours "
+                "over the result. The result stays the same.",
+            )
     made["hires_pass"].value = chosen().hires_pass
     made["hires_pass"].do_not_save_to_config = True  # its default is an option in the settings
     _connect(made, rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import Settings
-from vsf_lib.webui.request import ARGUMENTS, CUSTOM
+from vsf_lib.webui.request import ARGUMENTS, CUSTOM, HEATMAP
 
 log = logging.getLogger("vsf")
 
@@ -36,8 +36,11 @@ def _reader(name: str) -> Reader:
     return read
 
 
-READERS: Mapping[str, Reader] = MappingProxyType({name: _reader(name) for name in ARGUMENTS})
-"""Per argument of the panel, what it is set to by the pairs of an infotext; None leaves it as it is.
+READERS: Mapping[str, Reader] = MappingProxyType(
+    {name: _reader(name) for name in ARGUMENTS if name != HEATMAP}
+)
+"""Per argument of the panel, what it is set to by the pairs of an infotext; None leaves it as it is. What is
+shown beside a picture is the user's choice, and not the picture's.
 
 The same functions for both tabs: by them the host knows which widget of one is which of the other.
 """

@@ -18,11 +18,14 @@ from vsf_lib.settings import SHARING, Settings, field, fields
 from vsf_lib.webui.options import DEFAULTS, Options
 
 AUTO, CUSTOM = "Auto", "Custom"
-ARGUMENTS: tuple[str, ...] = (
-    "enabled",
-    "preset",
-    *(item.name for item in fields() if not item.pipeline),
-)
+HEATMAP = "heatmap"
+"""Whether a result comes with a picture of where VSF acted. No field of `Settings`: results are the same."""
+HEATMAP_OFF, HEATMAP_PICTURE, HEATMAP_STEPS = HEATMAPS = ("off", "picture", "each step")
+
+_FIELDS = tuple(item.name for item in fields() if not item.pipeline)
+_THEN = _FIELDS.index("negative_tokens") + 1
+"""How many fields there were when the heat map came: those that came later have later positions."""
+ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *_FIELDS[:_THEN], HEATMAP, *_FIELDS[_THEN:])
 """The panel's values in their order, which is that of positional API arguments."""
 
 STRENGTHS = ("alpha", "beta", "negative_scale", "negative_tokens")
@@ -75,6 +78,8 @@ class Request:
 
     settings: Settings
     """Resolved: what the infotext says."""
+    heatmap: str = HEATMAP_OFF
+    """One of HEATMAPS."""
 
     def negatives(self, host: Sequence[str]) -> tuple[str, ...] | None:
         """One negative prompt per picture: the panel's for all, else the WebUI's own; None if all are empty.
@@ -125,6 +130,7 @@ def read(
     if in_words:
         given = {"hires_pass": options.hires_pass, **given}
     enabled = given.pop("enabled", in_words)
+    heatmap = given.pop(HEATMAP, HEATMAP_OFF)
     varied = {"preset": given.pop("preset", AUTO), **axes}
     preset, method = varied.pop("preset"), varied.get("method", given.get("method"))
     strengths = _strengths(preset, method, checkpoint, options)
@@ -136,12 +142,14 @@ def read(
         raise SettingsError(f"enabled is {repr(enabled)[:40]}, but must be true or false")
     if not enabled:
         return None
+    if heatmap not in HEATMAPS:
+        raise SettingsError(f"{HEATMAP} is {repr(heatmap)[:40]}: choose one of {', '.join(HEATMAPS)}")
     settings = Settings.create(**values)
     if checkpoint.network == "SD3.5":  # one kind of block, so there is nothing to choose
         if axes.get("blocks", "both") != "both":
             raise SettingsError(f"VSF blocks is {axes['blocks']}, but SD3.5 has one kind: use both")
         settings = settings.changed(blocks="both")
-    return None if settings.method == "off" else Request(settings)
+    return None if settings.method == "off" else Request(settings, heatmap)
 
 
 def _given(arguments: Sequence[Any]) -> tuple[dict[str, Any], bool]:

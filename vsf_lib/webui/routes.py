@@ -6,7 +6,7 @@ from typing import Any
 
 from vsf_lib.presets import PRESETS
 from vsf_lib.settings import fields
-from vsf_lib.webui.request import ARGUMENTS, STRENGTHS, preset_names
+from vsf_lib.webui.request import ARGUMENTS, HEATMAP, HEATMAP_OFF, HEATMAPS, STRENGTHS, preset_names
 
 
 def schema() -> dict[str, Any]:
@@ -19,6 +19,10 @@ def schema() -> dict[str, Any]:
         elif name == "preset":
             choices = list(preset_names())
             arguments.append({"name": name, "type": "string", "default": choices[0], "choices": choices})
+        elif name == HEATMAP:
+            arguments.append(
+                {"name": name, "type": "string", "default": HEATMAP_OFF, "choices": list(HEATMAPS)}
+            )
         else:
             field = named[name]
             entry: dict[str, Any] = {

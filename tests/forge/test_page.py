@@ -54,6 +54,17 @@ class Page(browser.Page):
         time.sleep(1)
         return str(self.find(f"#html_info_{self.tab}").get_attribute("textContent")).strip()
 
+    def texts_of_gallery(self) -> list[str]:
+        """What stands below each picture once it is selected."""
+        small = f"#{self.tab}_gallery .thumbnail-item.thumbnail-small"
+        texts = []
+        for number in range(len(self.driver.find_elements("css selector", small))):
+            self.driver.find_elements("css selector", small)[number].click()
+            time.sleep(1.5)
+            text = self.find(f"#html_info_{self.tab}").get_attribute("textContent")
+            texts.append(str(text).strip())
+        return texts
+
     def paste(self, infotext: str) -> None:
         self.fill(f"#{self.tab}_prompt textarea", infotext)
         time.sleep(0.5)
@@ -166,6 +177,35 @@ def test_generate_paste_and_switch_off(page: Page) -> None:
     page.until(lambda: other.value(other.panel("alpha", "input[type=number]")) == "2.5", "alpha was not sent")
     page.switch(on=False)
     assert page.generate() == without
+
+
+def test_the_gallery_shows_where_it_acted_behind_the_results(page: Page) -> None:
+    for name, value in (("steps", 3), ("width", 256), ("height", 256), ("batch_size", 2)):
+        page.fill(f"#txt2img_{name} input[type=number]", value)
+    page.fill("#txt2img_prompt textarea", "a red car")
+    page.fill("#txt2img_seed input", 1)
+    page.switch(on=True)
+    page.fill(page.panel("negative_prompt", "textarea"), "wheels")
+    page.generate()
+    results = page.texts_of_gallery()
+    page.click(page.panel("heatmap", "input[value='each step']"))
+    time.sleep(1)
+    page.generate()
+    shown = page.texts_of_gallery()
+    assert shown[: len(results)] == results
+    maps = shown[len(results) :]
+    assert len(maps) == 4
+    for text, seed in zip(maps, (1, 1, 2, 2), strict=True):
+        assert text.startswith("No result: a map of where VSF acted")
+        assert f"Seed: {seed}, Map:" in text
+        assert "VSF alpha" not in text
+    assert all("VSF alpha" in text for text in results)
+
+    page.click(page.panel("method", "input[value='nag']"))
+    time.sleep(1)
+    page.generate()
+    assert len(page.texts_of_gallery()) == len(results)
+    assert "does not show where it acted: the method nag" in page.find("#html_log_txt2img").text
 
 
 def test_what_cannot_be_done_is_said_in_the_page(page: Page) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import gradio as gr
+import numpy
 import torch
 from modules import scripts
 
@@ -153,8 +154,12 @@ def masked_wrapper(
     negative_scale: float = 0,
     blocks: str = "both",
     method: str = "vsf",
+    share_file: str | None = None,
 ) -> Any:
-    """Every call at CFG 1 guided by the table of the method, read literally."""
+    """Every call at CFG 1 guided by the table of the method, read literally.
+
+    `share_file` is given the weight of N1 `[calls, pictures, n_i]`, mean over guided layers and heads.
+    """
     spec = importlib.util.spec_from_file_location("attention_reference", _REFERENCE)
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
@@ -162,6 +167,7 @@ def masked_wrapper(
     module = sys.modules[type(model).__module__]
     name = "attention_function" if hasattr(module, "attention_function") else "attention"
     original = getattr(module, name)
+    shares: list[torch.Tensor] = []
 
     def call(apply_model: Any, args: dict[str, Any]) -> Any:
         conditioning = args["c"]
@@ -170,6 +176,7 @@ def masked_wrapper(
         joined = torch.cat([negative.to(text).expand(len(text), -1, -1), text], dim=1)
         parts = {"negative": slice(0, n_n), "positive": slice(n_n, n_n + n_p)}
         inside: list[str] = []
+        of_layers: list[torch.Tensor] = []
 
         def attention(q: Any, k: Any, v: Any, heads: int, *rest: Any, **more: Any) -> Any:
             length = q.shape[2] if more.get("skip_reshape") else q.shape[1]
@@ -181,6 +188,8 @@ def masked_wrapper(
             where = {**parts, "image": slice(n_n + n_p, length)}
             off = float("inf")
             out, w = reference.reference(q, k, v, **where, alpha=alpha, beta=beta if seen else off)
+            if seen:
+                of_layers.append(w.mean(1))
             if method == "difference" and seen:
                 # O_b - alpha w (O_n - O_b) is what the flip gives, less its dilution, plus alpha w O_b.
                 i = where["image"]
@@ -194,6 +203,10 @@ def masked_wrapper(
                 if path.count(".") == 1 and path.split(".")[0].endswith("_blocks"):
                     hook = block.register_forward_pre_hook(lambda *_, path=path: inside.append(path))
                     undo.callback(hook.remove)
-            return apply_model(args["input"], args["timestep"], **{**conditioning, "c_crossattn": joined})
+            result = apply_model(args["input"], args["timestep"], **{**conditioning, "c_crossattn": joined})
+        shares.append(torch.stack(of_layers).mean(0))
+        if share_file is not None:
+            numpy.save(share_file, torch.stack(shares).numpy())
+        return result
 
     return call

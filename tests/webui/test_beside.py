@@ -311,3 +311,25 @@ def test_a_pass_without_a_map_says_why():
 def test_nothing_of_the_host_is_imported():
     source = Path("vsf_lib/webui/beside.py").read_text(encoding="utf-8")
     assert "modules" not in re.findall(r"^\s*(?:from|import) (\w+)", source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("inner_heatmap", ["off", "picture"])
+def test_a_job_within_a_job_adds_nothing(model, host, inner_heatmap):
+    """An extension that mends a part of each result makes a job of its own for it."""
+    alone = job(model, host)
+    process_images(alone)
+    inner, outer = job(model, host, inner_heatmap, batch_size=1), job(model, host)
+    own = outer.callbacks.postprocess_image_after_composite
+
+    def mend_first(p: Any, shown: Any) -> None:
+        inner.callbacks = outer.callbacks if p is outer else inner.callbacks
+        if p is outer and inner.processed is None:
+            process_images(inner)
+        own(p, shown)
+
+    outer.callbacks.postprocess_image_after_composite = mend_first
+    process_images(outer)
+    assert len(inner.processed.images) == {"off": 1, "picture": 2}[inner_heatmap]
+    assert outer.processed.infotexts == alone.processed.infotexts
+    for one, other in zip(outer.processed.images, alone.processed.images, strict=True):
+        assert np.array_equal(one, other)

@@ -174,6 +174,9 @@ def test_half_a_token_at_the_edge_and_tokens_that_are_no_picture():
     assert "12 image tokens for 4x4 latents" in record.problem
     record.add(1, share, (True, True), 2, (5, 7))
     assert record.read() is None
+    record = ShareRecord(each_step=False)
+    record.add(0, share, (False, True), 2, (5, 7))
+    assert "no whole batches" in record.problem
 
 
 def test_nothing_is_read_from_the_device_before_the_end():

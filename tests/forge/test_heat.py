@@ -24,7 +24,7 @@ PICTURE, STEPS = {**ON, "heatmap": "picture"}, {**ON, "heatmap": "each step"}
 
 def told(infotext: str) -> dict[str, str]:
     first, last = infotext.split("\n")
-    assert first.startswith("No result: a map of where VSF acted")
+    assert first.startswith("Not a result: a map of where VSF acted")
     return read_pairs(last)
 
 
@@ -192,7 +192,7 @@ def test_pasting_a_map_is_no_vsf(forge: Forge, model: Any) -> None:
         "/sdapi/v1/png-info", {"image": with_parameters(made.pictures[1], made.infotexts[1])}
     )
     read = answer["parameters"]
-    assert read["Prompt"].startswith("No result: a map")
+    assert read["Prompt"].startswith("Not a result: a map")
     assert read["Seed"] == "1", "the gallery's save button wants one"
     assert not [key for key in read if key.startswith("VSF")]
     assert "Sampler" not in read

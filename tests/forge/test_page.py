@@ -196,7 +196,7 @@ def test_the_gallery_shows_where_it_acted_behind_the_results(page: Page) -> None
     maps = shown[len(results) :]
     assert len(maps) == 4
     for text, seed in zip(maps, (1, 1, 2, 2), strict=True):
-        assert text.startswith("No result: a map of where VSF acted")
+        assert text.startswith("Not a result: a map of where VSF acted")
         assert f"Seed: {seed}, Map:" in text
         assert "VSF alpha" not in text
     assert all("VSF alpha" in text for text in results)

@@ -110,7 +110,7 @@ def test_it_cannot_be_taken_for_a_result(model, host):
     process_images(p)
     for text, seed in zip(p.processed.infotexts[2:], (100, 100, 101, 101), strict=True):
         first, last = text.split("\n")
-        assert first.startswith("No result: a map of where VSF acted")
+        assert first.startswith("Not a result: a map of where VSF acted")
         assert f"seed {seed}" in first
         told = pairs(last)
         assert told["Seed"] == str(seed)
@@ -243,7 +243,7 @@ def test_masks_between_the_results_keep_every_text_with_its_picture(model, host)
     assert len(images) == len(texts) == 6
     assert texts[2] == images[2].info["parameters"]
     assert texts[3] == ""
-    assert all(text.startswith("No result") for text in texts[4:])
+    assert all(text.startswith("Not a result") for text in texts[4:])
 
 
 def area_of(size: tuple[int, int], latent: tuple[int, int], *, hires: bool = False, **values: Any) -> Any:

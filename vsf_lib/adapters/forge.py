@@ -278,7 +278,7 @@ class SamplingPass:
     def _take_share(self, step: int, call: GuidedCall, rows: tuple[bool, ...], latents: Tensor) -> None:
         share = call.share()
         if self.record is None or share is None or step in self._skipped:
-            return
+            return  # a step that a cache has cut short shows a few layers only
         height, width = latents.shape[-2:]
         self.record.add(step, share, rows, len(self._lengths), (height, width))
 

@@ -75,6 +75,9 @@ class ShareRecord:
             for of_batch, guided in zip(share.split(pictures), rows[::pictures], strict=True)
             if guided
         ]
+        if not prompts:
+            self.give_up(f"a call's {len(rows)} rows are no whole batches of {pictures}")
+            return
         if step != self._step:
             self._close_step()
         self._step, self._latent = step, latent

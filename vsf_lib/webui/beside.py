@@ -231,5 +231,5 @@ class _Told:
         }
         if getattr(self.p, "enable_hr", False):
             pairs["Map pass"] = self.which
-        first = f"No result: a map of where VSF acted, over the picture with seed {self.seed} in grey."
+        first = f"Not a result: a map of where VSF acted, over the picture with seed {self.seed} in grey."
         return f"{first}\n{write_pairs(pairs)}"

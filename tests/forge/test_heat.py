@@ -161,12 +161,20 @@ def test_methods_without_a_share_show_nothing(forge: Forge, model: Any, method: 
     assert same(shown, forge.txt2img(model("turbo"), asked))
 
 
-def test_a_plot_has_no_stray_pictures(forge: Forge, model: Any) -> None:
-    arguments = [4, "2,3", [], 0, "", [], 0, "", [], False, True, False, False, False, False, False, 0, False]
-    plot = {"script_name": "x/y/z plot", "script_args": arguments}
-    without, shown = (forge.txt2img(model("turbo"), asked, **plot) for asked in (ON, PICTURE))
-    # Of the grid, which the host draws, the last bit of the alpha differs from run to run.
-    assert len(shown.pictures) == len(without.pictures) == 3
+PLOT = [4, "2,3", [], 0, "", [], 0, "", [], False, True, False, False, False, False, False, 0, False]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "count"),
+    [("x/y/z plot", PLOT, 3), ("VSF sweep", [{"values": "0,2", "film": False}], 4)],
+)
+def test_scripts_have_no_stray_pictures(
+    forge: Forge, model: Any, script: str, arguments: list[Any], count: int
+) -> None:
+    asked = {"script_name": script, "script_args": arguments}
+    without, shown = (forge.txt2img(model("turbo"), vsf, **asked) for vsf in (ON, PICTURE))
+    # Of the plot's grid, which the host draws, the last bit of the alpha differs from run to run.
+    assert len(shown.pictures) == len(without.pictures) == count
     assert same(Answer(shown.pictures[1:], []), Answer(without.pictures[1:], []))
     assert shown.infotexts == without.infotexts
 

@@ -225,7 +225,7 @@ def process_images(p: Processing, seed: int = 0) -> list[tuple[Tensor, dict[str,
     p.all_negative_prompts = every(p.negative_prompt)
     p.all_hr_negative_prompts = every(p.hr_negative_prompt or p.negative_prompt)
     p.call("process", p.arguments)
-    p.all_seeds = [100 + i for i in range(count)]
+    vars(p).setdefault("all_seeds", [100 + i for i in range(count)])
     pictures, results = [], []
     with torch.inference_mode():
         for n in range(p.n_iter):

@@ -97,7 +97,8 @@ def picture(x: torch.Tensor) -> Image.Image:
 
 def panel(**values: Any) -> list[Any]:
     """What VSF's panel sends: every value."""
-    defaults = {"enabled": True, "preset": AUTO, **{field.name: field.default for field in fields()}}
+    ours = {"enabled": True, "preset": AUTO, "heatmap": "off"}
+    defaults = {**ours, **{field.name: field.default for field in fields()}}
     return [{**defaults, **values}[name] for name in PANEL]
 
 

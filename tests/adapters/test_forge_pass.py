@@ -229,19 +229,118 @@ def test_a_text_that_changes_on_its_way_is_an_error(kind):
     handle.remove()
 
 
-def test_a_cached_step_is_neither_guided_nor_an_error():
+ALL, FIRST, NONE = "all", "first", "none"
+"""Which blocks a call runs: a cache leaves the others out and gives an earlier call's result."""
+
+
+def cached(runs: list[str], entries: list[list[int]] | None = None, **settings: Any) -> SamplingPass:
+    """A pass of as many steps as `runs`, in which each step's calls run those blocks."""
     model = build("flux")
-    sampling = begin("flux", model, [torch.randn(3, 16)], 0, 3)
     first = model.double_blocks[0]
-    for step, uses in enumerate((lambda _: True, lambda block: block is first, lambda _: False)):
-        sampling.note(step, 3)
-        model.uses = uses
-        sampling.wrapper()(apply_to(model), call_of(1, [0]))
-    assert sampling.finish().guided_steps == (0,)
-    only_cached = begin("flux", model, [torch.randn(3, 16)], 0, 1)
-    only_cached.wrapper()(apply_to(model), call_of(1, [0]))
-    with pytest.raises(GuidanceError, match="no step ran all of its blocks"):
-        only_cached.finish()
+    uses = {ALL: lambda _: True, FIRST: lambda block: block is first, NONE: lambda _: False}
+    sampling = begin("flux", model, [torch.randn(3, 16)], 0, len(runs), **settings)
+    for step, blocks in enumerate(runs):
+        sampling.note(step, len(runs))
+        model.uses = uses[blocks]
+        for call in entries or [[0]]:
+            sampling.wrapper()(apply_to(model), call_of(1, call))
+    return sampling
+
+
+def test_a_cached_step_is_neither_guided_nor_an_error():
+    assert cached([ALL, FIRST, NONE]).finish().guided_steps == (0,)
+    assert cached([ALL, ALL, NONE], start=0.3).finish().guided_steps == (1,)
+    assert cached([ALL, ALL, NONE], end=0.3).finish().guided_steps == (0,)
+    assert cached([ALL, NONE], [[1, 0]]).finish().guided_steps == (0,)
+
+
+@pytest.mark.parametrize("blocks", [FIRST, NONE])
+@pytest.mark.parametrize(
+    ("runs", "entries", "settings", "says"),
+    [
+        ([], None, {}, "step 0 is to be guided.*before this picture"),
+        ([ALL], None, {"start": 0.3}, "step 1 is to be guided.*without guidance"),
+        ([ALL], None, {"end": 0.3}, "step 1 has a call that is not to be guided.*under guidance"),
+        ([ALL], [[1], [0]], {}, "step 1 has a call that is not to be guided.*under guidance"),
+        ([ALL], [[0], [1]], {}, "step 1 is to be guided.*without guidance"),
+    ],
+    ids=["from before", "unguided start", "guided end", "guided uncond", "unguided cond"],
+)
+def test_a_cache_must_not_answer_a_call_of_another_kind(blocks, runs, entries, settings, says):
+    with pytest.raises(GuidanceError, match=says):
+        cached([*runs, blocks, blocks], entries, **settings)
+
+
+def in_tiles(order: list[int], sizes: tuple[int, ...]) -> Callable[..., Tensor]:
+    """A host's wrapper that calls the model on tiles of 4 columns, as many at once as `sizes` says, with the
+    rows of all of them in `order` (the places of one tile's rows)."""
+
+    def wrapper(apply_model: Any, args: dict[str, Any]) -> Tensor:
+        tiles, done = args["input"].split(4, dim=3), []
+        for size in sizes:
+            now = tiles[len(done) : len(done) + size]
+            rows = [(tile, row) for tile in range(size) for row in range(len(args["input"]))]
+            rows = sorted(rows, key=lambda place: [place[i] for i in order])
+            which = [row for _, row in rows]
+            out = apply_model(
+                torch.stack([now[tile][row] for tile, row in rows]),
+                args["timestep"][which],
+                **{
+                    name: value[which] if isinstance(value, Tensor) else value
+                    for name, value in args["c"].items()
+                },
+            )
+            back = {place: out[i] for i, place in enumerate(rows)}
+            done += [
+                torch.stack([back[tile, row] for row in range(len(args["input"]))]) for tile in range(size)
+            ]
+        return torch.cat(done, dim=3)
+
+    return wrapper
+
+
+TILE_BY_TILE, ROW_BY_ROW = [0, 1], [1, 0]
+
+
+@pytest.mark.parametrize("entries", [[0], [1, 0]], ids=str)
+@pytest.mark.parametrize("method", ["vsf", "nag"])
+def test_pictures_in_tiles_are_guided_tile_by_tile(kind, entries, method):
+    model, args = build(kind), call_of(2, entries)
+    args["input"] = torch.randn(2 * len(entries), 4, 6, 12, dtype=torch.float64)
+    negatives = [torch.randn(3, 16), torch.randn(5, 16)]
+    sampling = begin(kind, model, negatives, method=method, total=1)
+    with torch.inference_mode():
+        out = sampling.wrapper(in_tiles(TILE_BY_TILE, (2, 1)))(apply_to(model), args)
+    report = sampling.finish()
+    assert report.guided_steps == (0,)
+    assert report.images == 2
+    for tile in range(3):
+        columns = slice(4 * tile, 4 * tile + 4)
+        alone = {**args, "input": args["input"][..., columns]}
+        with torch.inference_mode():
+            single = begin(kind, model, negatives, method=method).wrapper()(apply_to(model), alone)
+        torch.testing.assert_close(out[..., columns], single, atol=1e-6, rtol=1e-6)
+        for row in range(len(out) if method == "vsf" else 0):
+            guided = entries[row // 2] == 0
+            wanted = reference_forge.guided_row(
+                model, alone, row, negatives[row % 2] if guided else None, sampling.settings
+            )
+            torch.testing.assert_close(out[row][..., columns], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_in_another_order_are_an_error(kind):
+    model, args = build(kind), call_of(1, [1, 0])
+    args["input"] = torch.randn(2, 4, 6, 12, dtype=torch.float64)
+    sampling = begin(kind, model, [torch.randn(3, 16)], total=1)
+    sampling.wrapper(in_tiles(ROW_BY_ROW, (3,)))(apply_to(model), args)
+    with pytest.raises(GuidanceError, match="tiles whose prompts are in an order that is not known"):
+        sampling.finish()
+
+    def half(apply_model: Any, given: dict[str, Any]) -> Tensor:
+        return in_tiles(TILE_BY_TILE, (3,))(apply_model, {**given, "input": given["input"][:1]})
+
+    with pytest.raises(GuidanceError, match="3 rows in place of 2"):
+        begin(kind, model, [torch.randn(3, 16)]).wrapper(half)(apply_to(model), args)
 
 
 def test_skip_layer_guidance_stays_unguided():

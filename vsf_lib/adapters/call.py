@@ -6,7 +6,7 @@ Owns what all layers of a call share, and the record of them. Knows no kind of a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -68,6 +68,18 @@ class GuidedCall:
     def rows(self, on: float, off: float) -> float | Tensor:
         """A strength for the attention functions: one number, or `[B]` where some rows stay unguided."""
         return on if self.batch.guided is None else torch.where(self.batch.guided, on, off)
+
+    def tiled(self, times: int) -> GuidedCall:
+        """The same call, its rows `times` over one behind the other; it fills the same record."""
+        if times == 1:
+            return self
+        batch = self.batch
+        rows = Batch(
+            batch.negative.repeat(times, 1, 1),
+            None if batch.mask is None else batch.mask.repeat(times, 1),
+            None if batch.guided is None else batch.guided.repeat(times),
+        )
+        return replace(self, batch=rows)
 
     def keep(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gave when this was first asked for in a generation: N is the same in every step."""

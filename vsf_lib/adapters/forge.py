@@ -23,15 +23,16 @@ from torch import Tensor, nn
 from vsf_lib.adapters.call import Batch, GuidedCall
 from vsf_lib.adapters.generation import Report, log_report
 from vsf_lib.adapters.joint import attend as attend_jointly
+from vsf_lib.adapters.reuse import Reuse
 from vsf_lib.adapters.share import ShareRecord
 from vsf_lib.adapters.steps import claimed_steps
+from vsf_lib.adapters.tiles import TEXT, Tiled, both
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import stack_rows
 from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
 
-TEXT = "c_crossattn"
 COND = 0
 
 Function = Callable[..., Any]
@@ -128,11 +129,14 @@ class SamplingPass:
     _step: int | None = None
     _total: int = 0
     _finite: Tensor | None = None
+    _laid_out: Tensor | None = None
+    """Whether the rows of all calls in tiles were in the order that is assumed."""
     _stacked: tuple[Sequence[Tensor], Tensor, Tensor | None] | None = None
     _rows: dict[tuple[bool, ...], Tensor | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_model(self.network, self.model)
+        self._reuse = Reuse(self.network.blocks(self.model))
 
     @property
     def begun(self) -> bool:
@@ -154,16 +158,16 @@ class SamplingPass:
         sampling = self
 
         def call_model(apply_model: Function, args: dict[str, Any]) -> Any:
-            return sampling._call(lambda changed: pass_on(apply_model, changed, previous), args)
+            return sampling._call(apply_model, args, previous)
 
         return call_model
 
-    def _call(self, run: Callable[[dict[str, Any]], Any], args: dict[str, Any]) -> Any:
+    def _call(self, apply_model: Function, args: dict[str, Any], previous: Function | None) -> Any:
         conditioning = args["c"]
         options = conditioning.get("transformer_options") or {}
         if options.get("skip_layers"):
             # Skip-layer guidance compares with a weakened prediction: guiding it would cancel out.
-            return run(args)
+            return pass_on(apply_model, args, previous)
         step = self._step
         if step is None:
             raise GuidanceError(
@@ -173,18 +177,30 @@ class SamplingPass:
         self._run.add(step)
         rows = _guided_rows(args)
         if step not in claimed_steps(self.settings, self._total) or not any(rows):
-            return run(args)
+            return self._unguided(step, apply_model, args, previous)
 
         text = conditioning[TEXT]
         call = self._open(step, rows, text)
         if not call.n_n:
             self._empty.add(step)
-            return run(args)
-        joined = {**conditioning, TEXT: torch.cat([call.batch.negative, text], dim=1)}
-        with self._reached(call, text.shape[1] + call.n_n) as ran:
-            output = run({**args, "c": joined})
+            return self._unguided(step, apply_model, args, previous)
+        joined = torch.cat([call.batch.negative, text], dim=1)
+        tiled = Tiled(call, joined)
+        with self._reached(tiled, joined.shape[1]) as ran:
+            output = pass_on(
+                tiled.applied(apply_model), {**args, "c": {**conditioning, TEXT: joined}}, previous
+            )
         self._close(step, call, ran, output)
+        self._laid_out = both(self._laid_out, tiled.laid_out)
         self._take_share(step, call, rows, args["input"])
+        return output
+
+    def _unguided(
+        self, step: int, apply_model: Function, args: dict[str, Any], previous: Function | None
+    ) -> Any:
+        with self._reuse.watched() as ran:
+            output = pass_on(apply_model, args, previous)
+        self._reuse.whole(step, ran, guided=False)
         return output
 
     def _open(self, step: int, rows: tuple[bool, ...], text: Tensor) -> GuidedCall:
@@ -211,8 +227,8 @@ class SamplingPass:
         return GuidedCall(self.settings, batch, record_share=recording)
 
     @contextmanager
-    def _reached(self, call: GuidedCall, text: int) -> Iterator[dict[str, BlockCall]]:
-        """The network's attention leads to `call` inside; on leaving, in any way, it is as before."""
+    def _reached(self, tiled: Tiled, text: int) -> Iterator[dict[str, BlockCall]]:
+        """The network's attention leads to the call inside; on leaving, in any way, it is as before."""
         ran: dict[str, BlockCall] = {}
         running: list[BlockCall] = []
         tap = self.network.tap(self.model)
@@ -222,10 +238,11 @@ class SamplingPass:
                 return None  # image alone (the second attention of dual blocks)
             block = running[-1]
             block.seen = True
-            if call.record_share and self.record is not None and block.name in call.layers:
+            call = tiled.call
+            if call.record_share and self.record is not None and (tiled.parted or block.name in call.layers):
                 # Tiles, or a second look within one call: their shares have no common place in the picture.
                 self.record.give_up("another extension calls the model in parts")
-                call.record_share = False
+                tiled.whole.record_share = call.record_share = False
             n, p = call.n_n, block.text
             regions = {"negative": slice(0, n), "positive": slice(n, p), "image": slice(p, p + block.image)}
             return attend_jointly(call, block.name, q, k, v, **regions, silent=not block.guided)
@@ -264,16 +281,14 @@ class SamplingPass:
                 f"step {step} did not guide {len(missed)} of {len(ran)} blocks, the first is {missed[0]}: "
                 "another extension replaces its attention; switch that off for this picture"
             )
-        if len(ran) < len(self.network.blocks(self.model)):
-            # A cache (TeaCache, FBCache) reuses an earlier, guided result instead of running the blocks.
-            self._skipped.add(step)
-        else:
+        if self._reuse.whole(step, ran, guided=True):
             self._guided.add(step)
+        else:
+            self._skipped.add(step)
         self._layers |= {name for name, block in ran.items() if block.guided}
         self._kernels |= call.kernels
         # Gathered on the device and read once at the end: a wait per step costs more than guidance does.
-        finite = torch.isfinite(output).all()
-        self._finite = finite if self._finite is None else self._finite & finite
+        self._finite = both(self._finite, torch.isfinite(output).all())
 
     def _take_share(self, step: int, call: GuidedCall, rows: tuple[bool, ...], latents: Tensor) -> None:
         share = call.share()
@@ -290,18 +305,24 @@ class SamplingPass:
         missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped - self._empty)
         if missed or not self._run:
             raise GuidanceError(
-                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "
-                "another extension replaces the sampling; switch that off"
+                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it. "
+                "Where the Refiner changes the model, end guidance before that; otherwise another extension "
+                "replaces the sampling: switch that off"
             )
         if self._finite is not None and not bool(self._finite):
             raise GuidanceError(
                 "the model's output has values that are not finite, so the picture is spoilt; lower alpha"
             )
+        if self._laid_out is not None and not bool(self._laid_out):
+            raise GuidanceError(
+                "another extension calls the model in tiles whose prompts are in an order that is not known: "
+                "switch that off, or set CFG to 1 and make one picture at a time"
+            )
         if not self._guided and not interrupted:
             raise GuidanceError(
                 "no step has a negative prompt that says anything; write one for the steps that are guided"
                 if self._empty
-                else "no step ran all of its blocks, so nothing was guided; switch the cache off"
+                else "no step that is to be guided was made"
             )
         report = Report(
             method=self.settings.method,

@@ -258,7 +258,7 @@ def test_a_cached_step_is_neither_guided_nor_an_error():
 @pytest.mark.parametrize(
     ("runs", "entries", "settings", "says"),
     [
-        ([], None, {}, "step 0 is to be guided.*before this picture"),
+        ([], None, {}, "step 0 is answered.*earlier picture"),
         ([ALL], None, {"start": 0.3}, "step 1 is to be guided.*without guidance"),
         ([ALL], None, {"end": 0.3}, "step 1 has a call that is not to be guided.*under guidance"),
         ([ALL], [[1], [0]], {}, "step 1 has a call that is not to be guided.*under guidance"),

@@ -64,9 +64,12 @@ class Forge:
     def img2img(self, model: str, picture: np.ndarray, vsf: Any = None, **values: Any) -> Answer:
         return self._generate("img2img", model, vsf, {"init_images": [picture_of(picture)], **values})
 
-    def _generate(self, kind: str, model: str, vsf: Any, values: dict[str, Any]) -> Answer:
-        """`trial` and `memory` go to the scripts of those names in `trials/`."""
+    def body(self, model: str, vsf: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """A request. `trial` and `memory` go to the scripts of those names in `trials/`; `scripts` has others'
+        arguments by title.
+        """
         trial, memory = values.pop("trial", None), values.pop("memory", None)
+        others = values.pop("scripts", {})
         options = {"sd_model_checkpoint": model, **UNLESS_SAID, **values.pop("options", {})}
         body = {
             "prompt": "a red car",
@@ -81,13 +84,16 @@ class Forge:
             "override_settings_restore_afterwards": True,
             **values,
         }
-        given = {"VSF": vsf, "VSF trials": trial, "VSF memory trials": memory}
+        given = {"VSF": vsf, "VSF trials": trial, "VSF memory trials": memory, **others}
         body["alwayson_scripts"] = {
             title: {"args": args if isinstance(args, list) else [args]}
             for title, args in given.items()
             if args is not None
         }
-        answer = self.request(f"/sdapi/v1/{kind}", body)
+        return body
+
+    def _generate(self, kind: str, model: str, vsf: Any, values: dict[str, Any]) -> Answer:
+        answer = self.request(f"/sdapi/v1/{kind}", self.body(model, vsf, values))
         info = json.loads(answer["info"])
         pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(x)))) for x in answer["images"]]
         return Answer(pictures, info["infotexts"], info)

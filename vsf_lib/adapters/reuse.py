@@ -16,12 +16,12 @@ from vsf_lib.errors import GuidanceError
 
 
 class Reuse:
-    """Of one sampling pass. What a cache holds from before it is taken for unguided."""
+    """Of one sampling pass."""
 
     def __init__(self, blocks: Mapping[str, nn.Module]) -> None:
         self._blocks = blocks
-        self._holds_guided = False
-        """Whether the last call that ran all blocks was guided: caches keep the last result."""
+        self._holds_guided: bool | None = None
+        """Whether the last call that ran all blocks was guided: caches keep the last. None before one."""
 
     @contextmanager
     def watched(self) -> Iterator[set[str]]:
@@ -42,11 +42,16 @@ class Reuse:
         if len(ran) == len(self._blocks):
             self._holds_guided = guided
             return True
+        if guided and self._holds_guided is None:
+            raise GuidanceError(
+                f"step {step} is answered by a cache (TeaCache?) with what it kept of an earlier picture: "
+                "give the cache this picture's number of steps; after a picture that was stopped, load "
+                "another checkpoint and this one again; or switch the cache off"
+            )
         if guided and not self._holds_guided:
             raise GuidanceError(
                 f"step {step} is to be guided, but a cache (TeaCache?) answers it with what was drawn "
-                "without guidance, or before this picture: guide from the first step on, give the cache this "
-                "picture's number of steps, or switch it off"
+                "without guidance: guide from the first step on, or switch the cache off"
             )
         if self._holds_guided and not guided:
             raise GuidanceError(

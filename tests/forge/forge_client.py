@@ -18,6 +18,12 @@ UNLESS_SAID = {"sd3_enable_t5": False, "vsf_strictness": "stop", "forge_addition
 """Sent with every request: the host does not take back what one sets, if it was never saved before."""
 
 
+ON = {"negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0, "negative_tokens": "all"}
+"""Guidance by the extension's own box."""
+LABEL = "VSF alpha: 2"
+"""What the parameters of such a picture say."""
+
+
 HIRES = {
     "enable_hr": True,
     "hr_scale": 1.5,

@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from forge_client import Forge, ForgeError, difference, picture_of, same
-
-ON = {"negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0, "negative_tokens": "all"}
-LABEL = "VSF alpha: 2"
+from forge_client import LABEL, ON, Forge, ForgeError, difference, picture_of, same
 
 SCRIPTS: dict[str, dict[str, Any]] = {
     "controlnet": {},

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forge_client import Answer, Forge, ForgeError, difference, picture_of, same
+from forge_client import LABEL, ON, Answer, Forge, ForgeError, difference, picture_of, same
 from PIL import Image
 
-ON = {"negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0, "negative_tokens": "all"}
 FROM_HOST = {**ON, "negative_prompt": ""}
-LABEL = "VSF alpha: 2"
 OF_BOTH = ["turbo", "schnell"]
 
 
@@ -178,7 +176,9 @@ def test_dynamic_prompts_do_not_read_vsfs_own_box(
 # Agent Scheduler: it keeps a request in a data base and makes it later.
 
 
-@pytest.mark.parametrize("vsf", [ON, [True, "Custom", "wheels", 2.0, 0.0]], ids=["by name", "by place"])
+@pytest.mark.parametrize(
+    "vsf", [ON, [True, "Custom", "vsf", "wheels", 2.0, 0.0]], ids=["by name", "by place"]
+)
 def test_a_queued_request_is_the_same_picture(forge: Forge, model: Any, vsf: Any) -> None:
     try:
         forge.request("/agent-scheduler/v1/queue")
@@ -195,7 +195,8 @@ def test_a_queued_request_is_the_same_picture(forge: Forge, model: Any, vsf: Any
         time.sleep(1)
         answer = forge.request(f"/agent-scheduler/v1/task/{task}/results")
     made = answer["data"][0]
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(made["image"].split(",")[1]))))
+    picture = Image.open(io.BytesIO(base64.b64decode(made["image"].split(",")[1])))
+    pixels = np.asarray(picture.convert("RGB"))  # Forge may write the parameters into an alpha channel too
     assert np.array_equal(pixels, wanted.pictures[0])
     assert not np.array_equal(pixels, plain.pictures[0])
     assert made["infotext"] == wanted.infotexts[0]
@@ -248,8 +249,6 @@ def test_no_step_takes_what_was_drawn_the_other_way(
     plain, cached = forge.txt2img(title, steps=STEPS), forge.txt2img(title, **teacache)
     with pytest.raises(ForgeError, match=says):
         forge.txt2img(title, {**ON, **window}, **teacache)
-    with pytest.raises(ForgeError, match="kept of an earlier picture"):
-        forge.txt2img(title, ON, **teacache)
     assert same(forge.txt2img(title, steps=STEPS), plain)
     loaded_again(forge, model)
     assert same(forge.txt2img(title, **teacache), cached)

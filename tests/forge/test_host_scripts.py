@@ -75,7 +75,7 @@ def test_a_batch_in_tiles_has_a_negative_per_picture(forge: Forge, model: Any, k
     strength = {name: value for name, value in ON.items() if name != "negative_prompt"}
     both = forge.txt2img(model(kind), strength, trial={"negatives": texts}, cfg_scale=3, **common)
     for i, text in enumerate(texts):
-        one = forge.txt2img(model(kind), {**strength, "negative_prompt": text}, cfg_scale=3, **common)
+        one = forge.txt2img(model(kind), strength, negative_prompt=text, cfg_scale=3, **common)
         apart = difference(one.pictures[i : i + 1], both.pictures[i : i + 1])
         across = difference(one.pictures[1 - i : 2 - i], both.pictures[1 - i : 2 - i])
         assert apart < across / 20

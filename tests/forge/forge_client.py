@@ -71,8 +71,8 @@ class Forge:
         return self._generate("img2img", model, vsf, {"init_images": [picture_of(picture)], **values})
 
     def body(self, model: str, vsf: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """A request. `trial` and `memory` go to the scripts of those names in `trials/`; `scripts` has others'
-        arguments by title.
+        """A request. `trial` and `memory` go to the scripts of those names in `trials/`; `scripts` has the
+        arguments of others by title.
         """
         trial, memory = values.pop("trial", None), values.pop("memory", None)
         others = values.pop("scripts", {})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import reference_forge
 import torch
-from test_forge_pass import KINDS, apply_to, begin, build, call_of
+from test_forge_pass import KINDS, TILE_BY_TILE, apply_to, begin, build, call_of, in_tiles
 from torch import Tensor, nn
 
 from vsf_lib.adapters.forge import SamplingPass
@@ -145,20 +145,18 @@ def test_methods_without_a_share_record_none(kind, method):
     assert record.read() is None
 
 
-def test_a_model_that_is_called_in_parts_has_no_map_but_a_picture(kind):
+@pytest.mark.parametrize("tiles", [(1, 1, 1), (3,)], ids=["one by one", "in one call"])
+def test_a_model_that_is_called_in_parts_has_no_map_but_a_picture(kind, tiles):
     model, negatives, args = build(kind), [torch.randn(3, 16)], call_of(1, [0])
-
-    def in_tiles(apply_model: Any, given: dict[str, Any]) -> Tensor:
-        tiles = [given["input"][:, :, :4], given["input"][:, :, 4:]]
-        done = [apply_model(tile, given["timestep"], **given["c"]) for tile in tiles]
-        return torch.cat(done, dim=2)
+    args["input"] = torch.randn(1, 4, 6, 12, dtype=torch.float64)
+    parted = in_tiles(TILE_BY_TILE, tiles)
 
     outputs = []
     sampling, record = recording(kind, model, negatives)
     for each in (sampling, begin(kind, model, negatives)):
         each.note(0, 4)
         with torch.inference_mode():
-            outputs.append(each.wrapper(in_tiles)(apply_to(model), args))
+            outputs.append(each.wrapper(parted)(apply_to(model), args))
     assert torch.equal(*outputs)
     assert "in parts" in record.problem
     assert record.read() is None

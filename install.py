@@ -56,12 +56,13 @@ HOST_PACKAGES = (
 )
 
 USAGE = """\
-usage: python install.py [--torch system | --torch own | --torch-index URL] [--yes] COMMAND ...
+usage: python install.py [--torch system | --torch own | --torch-index URL] [--yes] [--install-only] COMMAND
   e.g. python install.py generate --prompt "a red car on a field" --negative-prompt "wheels" --compare
        python install.py video --help  (videos with Wan; needs its weights)
        python install.py test          (the test suite; what follows goes to pytest)
   --torch system reuses this Python's torch, --torch-index URL fetches torch there, --torch own undoes both;
-  the choice is kept. --yes asks nothing. A WebUI calls this file by itself: nothing to run by hand there."""
+  the choice is kept. --yes asks nothing, --install-only does not run the command.
+  A WebUI calls this file by itself: nothing to run by hand there."""
 
 REASONS = (  # what pip prints -> what it means; the first that fits is told
     ("No space left|not enough space on the disk|Errno 28|WinError 112", "the disk is full"),
@@ -83,6 +84,7 @@ class Options(NamedTuple):
     torch: str | None  # "own" (pinned, from the usual index), "system", an index URL, or None: as it was
     yes: bool
     command: list[str]
+    only: bool = False  # install and stop
 
 
 def main(arguments: list[str]) -> int:
@@ -93,17 +95,29 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     name = next((word for word in options.command if not word.startswith("-")), "")
-    extra = [file for file in COMMANDS_WITH_REQUIREMENTS.get(name, ()) if requirement_file(file).is_file()]
-    prepare(options, ["torch", "run", *extra])
+    prepare(options, sets_of(name))
+    if options.only:
+        return 0
     if options.command[0] == "test":
         settings = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
         return run(["pytest", *settings, *pytest_arguments(options.command[1:])])
     return run(["vsf_lib", *options.command])
 
 
+def sets_of(command: str) -> list[str]:
+    """The files of requirements/ that a command needs."""
+    extra = COMMANDS_WITH_REQUIREMENTS.get(command, ())
+    return ["torch", "run", *(file for file in extra if requirement_file(file).is_file())]
+
+
+def has(command: str) -> bool:
+    """Whether .venv has all that a command needs, in these versions."""
+    return is_ready(Options(None, False, []), sets_of(command))
+
+
 def parse(arguments: list[str]) -> Options:
     """Only the options before the command are ours; argparse would claim the command's too."""
-    rest, torch, yes = list(arguments), None, False
+    rest, torch, yes, only = list(arguments), None, False, False
     while rest:
         option, has_value, value = rest[0].partition("=")
         if option in ("--torch", "--torch-index"):
@@ -117,10 +131,12 @@ def parse(arguments: list[str]) -> Options:
             torch = value
         elif option == "--yes":
             yes = True
+        elif option == "--install-only":
+            only = True
         else:
             break
         rest.pop(0)
-    return Options(torch, yes, rest)
+    return Options(torch, yes, rest, only)
 
 
 def pytest_arguments(extra: list[str]) -> list[str]:
@@ -170,7 +186,10 @@ def webui_hook() -> int:
         if numbers(found) < oldest:
             lacks.append(f"{distribution} {'.'.join(map(str, oldest))} (it has {found})")
     if lacks:
-        print(f"VSF: this WebUI lacks {', '.join(lacks)}. VSF cannot guide here; it changes no host package.")
+        print(
+            f"VSF: this WebUI lacks {', '.join(lacks)}. So VSF guides no pictures here; its video tab works, "
+            "with packages of its own. It changes no host package."
+        )
     return 0
 
 

@@ -20,3 +20,11 @@ if support.problem() is None:
         return [(build(desk), "VSF Video", "vsf_video")]
 
     script_callbacks.on_ui_tabs(tab)
+
+elif support.stale() is None:
+    # A host that cannot show the page itself shows the one of a process with packages of its own.
+    from vsf_lib.webui.apart import tab as apart
+
+    script_callbacks.on_ui_tabs(apart.build)
+    script_callbacks.on_app_started(lambda blocks, app: apart.serve(app))
+    script_callbacks.on_script_unloaded(apart.close)

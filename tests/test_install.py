@@ -126,14 +126,18 @@ def test_a_person_without_arguments_gets_usage_and_help_needs_no_environment(tmp
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["generate", "--yes"], (None, False, ["generate", "--yes"])),
-        (["--yes", "--torch", "system", "test", "-k", "x"], ("system", True, ["test", "-k", "x"])),
-        (["--torch-index=https://x/?a=b", "bench"], ("https://x/?a=b", False, ["bench"])),
-        (["--torch-index", "https://x", "--debug", "bench"], ("https://x", False, ["--debug", "bench"])),
+        (["generate", "--yes"], (None, False, ["generate", "--yes"], False)),
+        (["--yes", "--torch", "system", "test", "-k", "x"], ("system", True, ["test", "-k", "x"], False)),
+        (["--torch-index=https://x/?a=b", "bench"], ("https://x/?a=b", False, ["bench"], False)),
+        (
+            ["--torch-index", "https://x", "--debug", "bench"],
+            ("https://x", False, ["--debug", "bench"], False),
+        ),
+        (["--yes", "--install-only", "studio"], (None, True, ["studio"], True)),
     ],
 )
 def test_options_end_where_the_command_begins(
-    install: ModuleType, arguments: list[str], expected: tuple[str | None, bool, list[str]]
+    install: ModuleType, arguments: list[str], expected: tuple[str | None, bool, list[str], bool]
 ) -> None:
     assert install.parse(arguments) == expected
 

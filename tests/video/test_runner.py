@@ -18,10 +18,11 @@ from waiting import until
 
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.locks import Withdrawn
 from vsf_lib.video.process import Worker
 from vsf_lib.video.progress import cost
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
-from vsf_lib.video.runner import Runner, Surroundings, Withdrawn
+from vsf_lib.video.runner import Runner, Surroundings
 
 LONG = {"steps": 100, "width": 256, "height": 256, "frames": 33}
 

@@ -29,9 +29,9 @@ def films(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """vsf_lib.video.files, with this Python's ffmpeg."""
     pytest.importorskip("imageio_ffmpeg")
     from vsf_lib.video import files
-    from vsf_lib.webui import video_host
+    from vsf_lib.webui import folders
 
-    monkeypatch.setattr(video_host, "data_folder", lambda: tmp_path / "vsf-video")
+    monkeypatch.setattr(folders, "data_folder", lambda: tmp_path / "vsf-video")
     return files
 
 

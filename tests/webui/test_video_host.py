@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from vsf_lib.video.runner import Withdrawn
-from vsf_lib.webui.video_host import turn
+from vsf_lib.video.locks import Withdrawn, turn
 
 
 def test_a_turn_is_ours_alone_and_given_back():

@@ -17,9 +17,12 @@ HOST = "127.0.0.1"
 
 
 @contextmanager
-def open_page(desk: Desk, *, host: str = HOST, port: int = 7860, browser: bool = False) -> Iterator[str]:
+def open_page(
+    desk: Desk, *, host: str = HOST, port: int = 7860, browser: bool = False, path: str = ""
+) -> Iterator[str]:
     """Serves the page while the `with` lasts and yields its address; port 0 is any free one.
 
+    `path` is where another server shows it, as in `/vsf-video/page`; it goes by the forwarded host.
     Raises SettingsError where gradio is missing or the port is taken. The desk stays the caller's to close.
     """
     try:
@@ -41,6 +44,7 @@ def open_page(desk: Desk, *, host: str = HOST, port: int = 7860, browser: bool =
             quiet=True,
             share=False,  # not by the environment either: nobody else is let in unasked
             css=css,
+            root_path=path or None,
             footer_links=[],
         )
     except OSError as error:

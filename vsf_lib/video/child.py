@@ -44,16 +44,24 @@ class Child:
         overlay: Path | None = None,
         environment: dict[str, str] | None = None,
         grace: float = 10.0,
+        python: Path | None = None,
     ) -> None:
-        """`overlay` is a folder of packages for the child alone; a cancel may take `grace` seconds."""
+        """`overlay` is a folder of packages for the child alone; a cancel may take `grace` seconds.
+
+        `python` is that of another environment, into which nothing of this one's packages may leak.
+        """
         self._called = called
         self._grace = grace
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._events: queue.Queue[messages.Event | None] = queue.Queue()
-        command = [sys.executable, "-X", "utf8", "-m", module]
+        command = [str(python or sys.executable), "-X", "utf8", "-m", module]
         if overlay is not None:
             command += ["--overlay", str(overlay)]
-        paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ours = dict(os.environ)
+        if python is not None:
+            for name in ("PYTHONPATH", "PYTHONHOME"):
+                ours.pop(name, None)
+        paths = [str(_PACKAGE_PARENT), *filter(None, [ours.get("PYTHONPATH")])]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -62,7 +70,7 @@ class Child:
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})},
+                env={**ours, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})},
                 **_apart(),
             )
         except OSError as error:

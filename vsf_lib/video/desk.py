@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +19,11 @@ from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import Downloads
 from vsf_lib.video.files import delete_video, read_infotext
 from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.places import EVERYTHING, Places, Rights
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
 from vsf_lib.video.runner import Runner, Surroundings
 from vsf_lib.video.shelf import PARTS, Shelf
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a program keeps what belongs to videos."""
-
-    data: Path
-    """Queue, lock, packages."""
-    outputs: Path
-    models: Path | None = None
-    """Whose folders are Wan models in diffusers' format, if there is such a place."""
-    loras: Path | None = None
-    files: tuple[Path, ...] = ()
-    """Folders with transformers, VAEs and text encoders as single files."""
-    downloads: Mapping[str, Path] = field(default_factory=dict)
-    """Which of them a downloaded file goes to, by its kind (see `single_file.kinds`)."""
-
-
-@dataclass(frozen=True)
-class Rights:
-    """What this server lets its visitors do."""
-
-    install: bool = True
-    """Install packages."""
-    paths: bool = True
-    """Name any path on this machine, not only what the lists offer."""
-    delete: bool = True
-    open_folder: bool = True
-    """Have this machine show a folder in its file manager."""
-    free: bool = True
-    """Have the program give memory back."""
 
 
 class Desk:
@@ -64,7 +32,7 @@ class Desk:
     def __init__(
         self,
         places: Places,
-        rights: Rights = Rights(),
+        rights: Rights = EVERYTHING,
         around: Surroundings | None = None,
     ) -> None:
         self.places = places

@@ -1,15 +1,16 @@
 """What a child process and its owner say to each other: one JSON object per line, each way.
 
 To the worker: `{"make": job, "path": file}` and `{"cancel": true}`. To the process that fetches:
-`{"plan": source, "into": folder}` or the same with `fetch`. When the line ends, so does the child.
-From it: one of the events below, by the name of its kind. Knows nothing of processes.
+`{"plan": source, "into": folder}` or the same with `fetch`. To a page in a process of its own:
+`{"serve": ...}`, and `{"granted": id, "folder": name}` and `{"stop": id}` for its turns. When the line ends,
+so does the child. From it: one of the events below, by the name of its kind. Knows nothing of processes.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,47 @@ class Fetched:
     path: str
 
 
-Event = Ready | Progress | Preview | Note | Result | Failed | Cancelled | Plan | Fetching | Fetched
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind
-    for kind in (Ready, Progress, Preview, Note, Result, Failed, Cancelled, Plan, Fetching, Fetched)
-}
+@dataclass(frozen=True)
+class Serving:
+    """The page is there, for this machine alone."""
+
+    port: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A job is to be made, and waits for its turn in the row of the owner's own work."""
+
+    id: int
+    prompt: str
+    seed: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Over:
+    """That job has ended, however, or does not wait any more."""
+
+    id: int
+
+
+Event: TypeAlias = (
+    Ready
+    | Progress
+    | Preview
+    | Note
+    | Result
+    | Failed
+    | Cancelled
+    | Plan
+    | Fetching
+    | Fetched
+    | Serving
+    | Turn
+    | Over
+)
+_KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def write(event: Event) -> str:

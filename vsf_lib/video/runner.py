@@ -18,7 +18,7 @@ from typing import TypeAlias
 from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.files import free_name
 from vsf_lib.video import messages, progress
-from vsf_lib.video.locks import only_one
+from vsf_lib.video.locks import Withdrawn, only_one
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import WAITING, Entry, Queue
 
@@ -48,10 +48,6 @@ class State:
     """Whether another process runs the queue."""
     problem: str = ""
     """Why no job is taken, while that is so."""
-
-
-class Withdrawn(Exception):  # noqa: N818, it is no error
-    """A job was stopped before it had begun."""
 
 
 class Surroundings:

@@ -31,14 +31,21 @@ _LOADED = fingerprint()
 """Taken when the process first imports this: a reload of the UI runs `scripts/` again, but keeps modules."""
 
 
-def problem() -> str | None:
-    """Why the extension cannot work here, with the remedy; None where it can."""
+def stale() -> str | None:
+    """What to do where the code on the disk is not the code that runs; None where it is."""
     if fingerprint() != _LOADED:
         return "VSF was updated while the WebUI was running: close the WebUI and start it again."
+    return None
+
+
+def problem() -> str | None:
+    """Why the extension cannot work on pictures here, with the remedy; None where it can."""
+    if (update := stale()) is not None:
+        return update
     if importlib.util.find_spec("backend") is None:
         return (
             "VSF guides SD3.5 and Flux in WebUI Forge. This WebUI runs its models in another way: install "
-            "VSF in Forge to use it on pictures."
+            "VSF in Forge to use it on pictures. Videos work here, in the tab VSF Video."
         )
     for name, least in _NEEDED.items():
         found = _version(name)

@@ -116,7 +116,7 @@ class ForgeSweeps:
     def write_film(self, strip: Path, frames: np.ndarray, infotext: str, fps: int) -> Path:
         from vsf_lib.video import overlay
         from vsf_lib.video.files import find_ffmpeg, write_video
-        from vsf_lib.webui.video_host import data_folder
+        from vsf_lib.webui.folders import data_folder
 
         program = find_ffmpeg(overlay.folder(data_folder(), overlay.pins()))
         if program is None:

@@ -1,0 +1,137 @@
+"""What the WebUI's own server answers below one path: the set-up page, and the video page passed on.
+
+Owns who is let in: whoever is logged in to the WebUI, from its own pages. So the page needs no port of its
+own to the outside, and works through `--listen`, `--share` and tunnels like the rest of the WebUI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vsf_lib.errors import VSFError
+from vsf_lib.webui.apart.desk import ApartDesk
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+PATH = "/vsf-video"
+PAGE = PATH + "/page"
+_SET_UP = Path(__file__).with_name("set_up.html")
+_OURS = "x-vsf"
+"""A header that a form or a script of another site cannot send without asking first, which is not granted."""
+_HOP = frozenset({
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade",
+    "transfer-encoding", "host", "content-length", "cookie", "set-cookie", "server", "date",
+})  # fmt: skip
+"""Headers that belong to one connection, or to the WebUI alone."""
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def add(app: Any, desk: ApartDesk) -> None:
+    """Adds the routes to the WebUI's application, once."""
+    from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+    def answer(act: Callable[[Request], Any]) -> Callable[[Request], Response]:
+        """An order from the set-up page, and how things are then. Starlette runs it in a thread."""
+
+        def handle(request: Request) -> Response:
+            if not _known(app, request) or _OURS not in request.headers:
+                return JSONResponse({"error": "log in to the WebUI first"}, 403)
+            try:
+                act(request)
+            except VSFError as error:
+                return JSONResponse({"error": str(error)}, 409)
+            return JSONResponse(desk.state())
+
+        return handle
+
+    def set_up(request: Request) -> Response:
+        return HTMLResponse(_SET_UP.read_text(encoding="utf-8"), headers={"cache-control": "no-store"})
+
+    routes: tuple[tuple[str, Any, list[str]], ...] = (
+        (PATH, lambda request: RedirectResponse("vsf-video/"), ["GET"]),
+        (PATH + "/", set_up, ["GET"]),
+        (PATH + "/state", answer(lambda request: None), ["GET"]),
+        (PATH + "/open", answer(lambda request: desk.open()), ["POST"]),
+        (PATH + "/install", answer(lambda request: desk.install(request.query_params["torch"])), ["POST"]),
+        (PAGE + "/{path:path}", Passing(app, desk).answer, _METHODS),
+    )
+    for path, handler, methods in routes:
+        app.add_route(path, handler, methods=methods, include_in_schema=False)
+
+
+def _known(app: Any, request: Request) -> bool:
+    """Whether the WebUI knows the visitor; with no login of its own it knows everybody."""
+    if getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None:
+        return True
+    cookie = getattr(app, "cookie_id", "")
+    tokens = getattr(app, "tokens", {})
+    names = (
+        f"access-token-{cookie}",
+        f"access-token-unsecure-{cookie}",
+        "access-token",
+        "access-token-unsecure",
+    )
+    return any(request.cookies.get(name) in tokens for name in names if name in request.cookies)
+
+
+class Passing:
+    """Passes a request on to the page's process and its answer back, piece by piece as it comes."""
+
+    def __init__(self, app: Any, desk: ApartDesk) -> None:
+        self._app, self._desk = app, desk
+        self._client: Any = None
+
+    async def answer(self, request: Request) -> Response:
+        import httpx
+        from starlette.responses import PlainTextResponse, StreamingResponse
+
+        if not _known(self._app, request) or _foreign(request):
+            return PlainTextResponse("open this page in the WebUI", 403)
+        try:
+            port = self._desk.port
+        except VSFError as error:
+            return PlainTextResponse(str(error), 503)
+        if self._client is None:  # no proxy of the environment's stands before this machine
+            self._client = httpx.AsyncClient(timeout=None, trust_env=False)
+        path = request.url.path.split(PAGE, 1)[1]
+        url = httpx.URL(f"http://127.0.0.1:{port}{path}", query=request.url.query.encode())
+        asked = self._client.build_request(
+            request.method, url, headers=_forwarded(request), content=request.stream()
+        )
+        try:
+            given = await self._client.send(asked, stream=True)
+        except httpx.HTTPError as error:
+            return PlainTextResponse(f"the video page does not answer: {error}", 502)
+        headers = {name: value for name, value in given.headers.items() if name not in _HOP}
+        if "content-length" in given.headers and request.method != "HEAD":
+            headers["content-length"] = given.headers["content-length"]
+        # Or the WebUI's own compression holds pieces back until there are enough of them.
+        headers.setdefault("content-encoding", "identity")
+        return StreamingResponse(_pieces(given), given.status_code, headers)
+
+
+async def _pieces(given: Any) -> AsyncIterator[bytes]:
+    try:
+        async for piece in given.aiter_raw():
+            yield piece
+    finally:
+        await given.aclose()
+
+
+def _foreign(request: Request) -> bool:
+    """Whether another site's page asks, by what browsers say of it."""
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+
+
+def _forwarded(request: Request) -> dict[str, str]:
+    """The visitor's headers, and how the WebUI is called by the visitor: the page's links go by that."""
+    headers = {name: value for name, value in request.headers.items() if name not in _HOP}
+    if "content-length" in request.headers:
+        headers["content-length"] = request.headers["content-length"]
+    headers.setdefault("x-forwarded-host", request.headers.get("host", ""))
+    headers.setdefault("x-forwarded-proto", request.url.scheme)
+    return headers

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -479,3 +480,38 @@ def test_a_python_that_cannot_make_environments_gets_one_line_with_the_remedy(
     assert result.stderr.count("\n") == 1
     assert "sudo apt install python3." in result.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_install_only_does_not_run_the_command_and_is_told_to_others(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tab of an old WebUI installs so, and shows how far it is."""
+    from vsf_lib.errors import SettingsError
+    from vsf_lib.webui.apart.environment import Environment
+
+    (checkout.root / "requirements" / "studio.txt").write_text("pytest==9.9\n", encoding="utf-8")
+    for name, value in checkout.environment().items():
+        monkeypatch.setenv(name, value)
+    environment = Environment(checkout.root)
+    assert not environment.ready
+    assert next(iter(environment.torches())) == "kept"
+    with pytest.raises(SettingsError, match="no torch"):
+        environment.install("--yes")
+    said = []
+    environment.install("own")
+    with pytest.raises(SettingsError, match="wait"):
+        environment.install("own")
+    while line := environment.installing:
+        said.append(line)
+        time.sleep(0.02)
+    assert any("installing the pinned packages (run, studio" in line for line in said)
+    assert environment.failed == ""
+    assert environment.ready
+    assert checkout.call("--install-only", "studio", "seven").returncode == 0
+    (checkout.root / "requirements" / "studio.txt").write_text("pytest==99\n", encoding="utf-8")
+    after = Environment(checkout.root)  # an update of the extension asks for other versions
+    assert not after.ready
+    after.install("kept")
+    while after.installing:
+        time.sleep(0.02)
+    assert "no fitting version" in after.failed

@@ -6,7 +6,7 @@ own to the outside, and works through `--listen`, `--share` and tunnels like the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,8 @@ _SET_UP = Path(__file__).with_name("set_up.html")
 _OURS = "x-vsf"
 """A header that a form or a script of another site cannot send without asking first, which is not granted."""
 _HOP = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade",
-    "transfer-encoding", "host", "content-length", "cookie", "set-cookie", "server", "date",
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"upgrade", b"transfer-encoding", b"host", b"cookie", b"set-cookie", b"server", b"date",
 })  # fmt: skip
 """Headers that belong to one connection, or to the WebUI alone."""
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -106,12 +106,11 @@ class Passing:
             given = await self._client.send(asked, stream=True)
         except httpx.HTTPError as error:
             return PlainTextResponse(f"the video page does not answer: {error}", 502)
-        headers = {name: value for name, value in given.headers.items() if name not in _HOP}
-        if "content-length" in given.headers and request.method != "HEAD":
-            headers["content-length"] = given.headers["content-length"]
+        response = StreamingResponse(_pieces(given), given.status_code)
         # Or the WebUI's own compression holds pieces back until there are enough of them.
-        headers.setdefault("content-encoding", "identity")
-        return StreamingResponse(_pieces(given), given.status_code, headers)
+        plain = () if "content-encoding" in given.headers else ((b"content-encoding", b"identity"),)
+        response.raw_headers = [*_kept(given.headers.raw), *plain]
+        return response
 
 
 async def _pieces(given: Any) -> AsyncIterator[bytes]:
@@ -127,11 +126,16 @@ def _foreign(request: Request) -> bool:
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
-def _forwarded(request: Request) -> dict[str, str]:
+def _forwarded(request: Request) -> list[tuple[bytes, bytes]]:
     """The visitor's headers, and how the WebUI is called by the visitor: the page's links go by that."""
-    headers = {name: value for name, value in request.headers.items() if name not in _HOP}
-    if "content-length" in request.headers:
-        headers["content-length"] = request.headers["content-length"]
-    headers.setdefault("x-forwarded-host", request.headers.get("host", ""))
-    headers.setdefault("x-forwarded-proto", request.url.scheme)
-    return headers
+    called = {"x-forwarded-host": request.headers.get("host", ""), "x-forwarded-proto": request.url.scheme}
+    new = [
+        (name.encode(), value.encode("latin-1"))
+        for name, value in called.items()
+        if name not in request.headers
+    ]
+    return [*_kept(request.headers.raw), *new]
+
+
+def _kept(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in raw if name.lower() not in _HOP]

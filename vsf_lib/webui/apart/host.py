@@ -53,10 +53,9 @@ class Host:
 def _memory() -> Iterator[None]:
     """The GPU is the video's meanwhile. What was moved out is moved back; reForge does that by itself."""
     if importlib.util.find_spec("ldm_patched") is not None:
-        from ldm_patched.modules import model_management
+        from modules_forge import main_thread
 
-        model_management.unload_all_models()
-        model_management.soft_empty_cache()
+        main_thread.run_and_wait_result(_unload)  # the thread that owns the models
         yield
         return
     from modules import sd_models
@@ -70,3 +69,10 @@ def _memory() -> Iterator[None]:
         yield
     finally:
         sd_models.send_model_to_device(model)
+
+
+def _unload() -> None:
+    from ldm_patched.modules import model_management
+
+    model_management.unload_all_models()
+    model_management.soft_empty_cache()

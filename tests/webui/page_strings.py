@@ -36,12 +36,15 @@ _PARTS = frozenset({
 
 
 def gather() -> list[str]:
-    """In the order of the page: panel, settings, axes, video tab, messages."""
-    found = [*_panel(), *_options(), *_axes(), *_video(), *_messages()]
+    """In the order of the page: panel, settings, axes, sweep, video tab, messages."""
+    from vsf_lib.settings import fields
+
+    unsaid = _PARTS | {field.name for field in fields()}  # a field's own name is none of a language
+    found = [*_panel(), *_options(), *_axes(), *_sweep(), *_video(), *_messages()]
     kept = [
         text
         for text in found
-        if re.search("[A-Za-z]{2}", text) and not _NAMES.fullmatch(text) and text not in _PARTS
+        if re.search("[A-Za-z]{2}", text) and not _NAMES.fullmatch(text) and text not in unsaid
     ]
     return list(dict.fromkeys(kept))
 
@@ -99,6 +102,17 @@ def _axes() -> Iterator[str]:
 
     for axis in axes():
         yield axis.label
+
+
+def _sweep() -> Iterator[str]:
+    import gradio as gr
+
+    from vsf_lib.webui import sweep_panel
+    from vsf_lib.webui.sweep_request import TITLE
+
+    with gr.Blocks() as blocks:
+        sweep_panel.build(lambda name: name)
+    yield from (TITLE, *_elements(blocks))
 
 
 def _video() -> Iterator[str]:

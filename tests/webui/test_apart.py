@@ -207,7 +207,7 @@ def test_an_answer_is_passed_on_as_it_comes(desk: ApartDesk, monkeypatch: pytest
             asked.update(self.headers, body=self.rfile.read(int(self.headers["Content-Length"])).decode())
             asked["path"] = self.path
             self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Type", "text/plain")  # which every host compresses
             self.end_headers()
             self.wfile.write(b"data: first\n\n")
             self.wfile.flush()
@@ -243,7 +243,7 @@ def test_an_answer_is_passed_on_as_it_comes(desk: ApartDesk, monkeypatch: pytest
             assert closed.wait(WITHIN), "the connection behind stays open for ever"
         upstream.shutdown()
     assert (asked["path"], asked["body"]) == ("/a%20b?c=%2F&d", "sent")
-    assert "Cookie" not in asked
+    assert "cookie" not in {name.lower() for name in asked}
     assert asked["x-forwarded-host"] == url.removeprefix("http://")
 
 

@@ -22,8 +22,7 @@ _TRANSLATED = {"GPU": "显卡"}
 
 def test_the_template_holds_what_the_page_shows() -> None:
     texts, there = template(), load(TEMPLATE)
-    assert [text for text in texts if text not in there] == [], AGAIN
-    assert [text for text in there if text not in texts] == [], f"these are gone from the page: {AGAIN}"
+    _compare(texts, there, "the template")
     assert list(there) == list(texts), AGAIN
 
 
@@ -41,8 +40,7 @@ def test_texts_are_gathered_from_everywhere() -> None:
 @pytest.mark.parametrize("path", sorted(LANGUAGES.glob("*.json")), ids=lambda path: path.stem)
 def test_a_language_translates_all_of_it(path) -> None:
     texts, there = template(), load(path)
-    assert [text for text in texts if text not in there] == [], f"{path.name} lacks these: {AGAIN}"
-    assert [text for text in there if text not in texts] == [], f"{path.name} has what is gone: {AGAIN}"
+    _compare(texts, there, path.name)
     same = [text for text, shown in there.items() if text == shown and not _SAME.fullmatch(text)]
     assert same == [], "not translated"
     for text, shown in there.items():
@@ -60,3 +58,10 @@ def test_a_file_is_read_by_the_host_as_it_is() -> None:
         pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
         assert len(dict(pairs)) == len(pairs), "a text stands twice"
         assert all(isinstance(part, str) for pair in pairs for part in pair)
+
+
+def _compare(texts: dict[str, str], there: dict[str, str], called: str) -> None:
+    """Fails with every text by which they differ."""
+    wrong = [f"{called} lacks: {text}" for text in texts if text not in there]
+    wrong += [f"{called} has what the page does not show: {text}" for text in there if text not in texts]
+    assert not wrong, "\n".join([*wrong, AGAIN])

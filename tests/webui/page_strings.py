@@ -81,9 +81,9 @@ def _options() -> Iterator[str]:
 
     class OptionInfo:
         def __init__(
-            self, default: Any, label: str, kind: Any, arguments: dict[str, Any], section: Any
+            self, default: Any, label: str, kind: Any = None, arguments: Any = None, section: Any = ("", "")
         ) -> None:
-            said.extend([section[1], label, *arguments["choices"]])
+            said.extend([section[1], label, *(arguments or {}).get("choices", ())])
 
         def info(self, text: str) -> OptionInfo:
             said.append(f"({text})")  # as the hosts show it

@@ -81,7 +81,7 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
                 **os.environ,
                 "HF_HUB_OFFLINE": "1",
                 "GRADIO_ANALYTICS_ENABLED": "False",
-                **_with_ffmpeg(log),
+                **_with_ffmpeg(),
             },
         )
     try:
@@ -100,14 +100,16 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
         server.wait(60)
 
 
-def _with_ffmpeg(log: Path) -> dict[str, str]:
-    """The tests' own ffmpeg among the host's programs, if there is one."""
+def _with_ffmpeg() -> dict[str, str]:
+    """The tests' own ffmpeg lent to the host, if there is one.
+
+    Not on its PATH: where gradio finds one there, it wants ffprobe beside it.
+    """
     try:
         import imageio_ffmpeg
     except ImportError:
         return {}
-    (log.parent / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-    return {"PATH": os.pathsep.join([str(log.parent), os.environ.get("PATH", "")])}
+    return {"IMAGEIO_FFMPEG_EXE": imageio_ffmpeg.get_ffmpeg_exe()}
 
 
 def _python(root: Path) -> str:

@@ -143,6 +143,7 @@ def test_where_ffmpeg_is_looked_for(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
     assert files.find_ffmpeg() is None
     assert files.find_ffmpeg(tmp_path / "packages") is None
     system = tmp_path / ("ffmpeg.exe" if sys.platform == "win32" else "ffmpeg")
@@ -153,3 +154,5 @@ def test_where_ffmpeg_is_looked_for(monkeypatch, tmp_path):
     brought.parent.mkdir(parents=True)
     brought.write_bytes(b"")
     assert files.find_ffmpeg(tmp_path / "packages") == str(brought)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "mine"))
+    assert files.find_ffmpeg(tmp_path / "packages") == str(tmp_path / "mine")

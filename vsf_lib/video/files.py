@@ -7,6 +7,7 @@ all, beside a `.txt` of the same name. Knows no model.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import secrets
 import shutil
@@ -83,12 +84,16 @@ def check_ffmpeg() -> None:
 
 
 def find_ffmpeg(packages: Path | None = None) -> str | None:
-    """The program to write videos with: this Python's, that of a folder of `packages`, or the system's."""
+    """The program to write videos with: this Python's, that of a folder of `packages`, or the system's.
+
+    IMAGEIO_FFMPEG_EXE names one, as it does for imageio-ffmpeg, whether that is installed or not.
+    """
     try:
         return _program()
     except OutputError:
         there = sorted(packages.glob("imageio_ffmpeg/binaries/ffmpeg*")) if packages is not None else []
-        return str(there[0]) if there else shutil.which("ffmpeg")
+        named = os.environ.get("IMAGEIO_FFMPEG_EXE")
+        return named or (str(there[0]) if there else shutil.which("ffmpeg"))
 
 
 def read_infotext(path: Path) -> str:

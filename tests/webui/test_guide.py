@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import reference_forge
+import reference_small_wan
 import small_flux
 import small_mmdit
+import small_wan
 import torch
 from small_host import Host, Model, Processing, letters, process_images
 
@@ -66,6 +68,34 @@ def test_pictures_are_what_the_equations_give(model, host):
             network, args, row, letters(text), Settings(alpha=1.2, beta=0.1)
         )
         torch.testing.assert_close(pictures[row][0], wanted, atol=1e-6, rtol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_video_is_one_picture_of_many_frames(host):
+    """The WebUI has a text for each frame, and takes the first."""
+    network = small_wan.SmallWan()
+    for parameter in network.parameters():
+        parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    model = Model(network.double().eval())
+    common = {"batch_size": 5, "video": True, "steps": 1}
+    off = process_images(job(model, host, None, **common))
+    made = process_images(job(model, host, {}, negative_prompt="wheels", **common))
+    own = process_images(job(model, host, {"negative_prompt": "wheels"}, **common))
+    assert same(made, own)
+    assert all("VSF alpha" in infotext for _, infotext in made)
+    assert model.encoded == ["wheels", "wheels"], "two jobs, each with one text"
+    torch.manual_seed(0)
+    noise = torch.randn(1, 4, 5, 6, 4, dtype=torch.float64)
+    args = {
+        "input": noise,
+        "timestep": torch.ones(1, dtype=torch.float64),
+        "c": {"c_crossattn": letters("prompt0", 7)[None]},
+    }
+    settings = Settings(alpha=1.2, beta=0.1)
+    wanted = noise[0] - reference_small_wan.guided_row(network, args, 0, letters("wheels"), settings)
+    torch.testing.assert_close(torch.stack([x for x, _ in made], 1), wanted, atol=1e-6, rtol=1e-6)
+    assert not same(made, off)
+    assert same(process_images(job(model, host, None, **common)), off)
 
 
 @torch.inference_mode()

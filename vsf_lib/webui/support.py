@@ -37,8 +37,8 @@ def problem() -> str | None:
         return "VSF was updated while the WebUI was running: close the WebUI and start it again."
     if importlib.util.find_spec("backend") is None:
         return (
-            "VSF guides SD3.5 and Flux in WebUI Forge. This WebUI runs its models in another way: install "
-            "VSF in Forge to use it on pictures."
+            "VSF guides SD3.5 and Flux in WebUI Forge, and Flux and Wan in Forge Neo. This WebUI runs its "
+            "models in another way: install VSF in one of those to use it on pictures."
         )
     for name, least in _NEEDED.items():
         found = _version(name)

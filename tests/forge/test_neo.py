@@ -113,3 +113,21 @@ def test_auto_takes_the_preset_for_videos(forge: Forge, model: Any) -> None:
     presets = {entry["name"]: entry["values"] for entry in forge.request("/vsf/v1/presets")["presets"]}
     on = make(forge, model("wan2.1-t2v"), {"negative_prompt": "wheels"})
     assert f"VSF alpha: {presets['Wan 2.1 with CausVid']['alpha']:g}" in on.infotexts[0]
+
+
+def test_a_refiner_is_guided_too(forge: Forge, model: Any) -> None:
+    """Wan 2.2 comes in two models. One with the same weights under another name must change nothing."""
+    title, same_one, other = (model(name) for name in ("wan2.1-t2v", "same-noise", "low-noise"))
+
+    def refined(refiner: str, vsf: Any) -> Answer:
+        make(forge, title)  # right after a refined video the host makes another one, also without VSF
+        return make(forge, title, vsf, steps=4, refiner_checkpoint=refiner, refiner_switch_at=0.8)
+
+    plain, on = refined(other, None), refined(other, ON)
+    assert "Refiner:" in on.infotexts[0]
+    assert "VSF alpha: 2" in on.infotexts[0]
+    assert same(refined(same_one, ON), make(forge, title, ON, steps=4))
+    assert same(refined(other, ON), on)
+    assert not same(on, plain)
+    assert not same(on, make(forge, title, ON, steps=4))
+    assert same(refined(other, None), plain)

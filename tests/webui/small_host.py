@@ -137,6 +137,9 @@ class Processing:
         self.script_args: tuple[Any, ...] = (0,)
         self.processed: Any = None
         self.on_step: Callable[[int], None] = lambda step: None
+        self.refiner_switch_at: float | None = None
+        self.refiner: Any = None
+        self.refiner_fast = False
         vars(self).update(values)
 
     def comment(self, text: str) -> None:
@@ -194,9 +197,14 @@ class Processing:
             cond = torch.cat([torch.zeros_like(cond), cond])
         for step in range(self.steps):
             self.on_step(step)
+            if self.refiner_switch_at is not None and step == self.refiner_switch_at * self.steps:
+                self.refine()
+                unet = self.sd_model.forge_objects.unet
             if self.host.stopped:
                 return x
             note_step(SimpleNamespace(denoiser=SimpleNamespace(p=self, step=step, total_steps=self.steps)))
+            if self.refiner_switch_at is not None:
+                unet = self.sd_model.forge_objects.unet
             rows = torch.cat([x] * len(entries))
             sigma = torch.full((len(rows),), 1 - step / self.steps, dtype=torch.float64)
             c = {
@@ -211,6 +219,14 @@ class Processing:
             v = parts[-1] if len(parts) == 1 else parts[0] + self.cfg_scale * (parts[1] - parts[0])
             x = x - v / self.steps
         return x
+
+    def refine(self) -> None:
+        """Exchanges the model, or its weights alone."""
+        if self.refiner_fast:
+            self.sd_model.original.model.diffusion_model.load_state_dict(self.refiner.state_dict())
+        else:
+            self.sd_model.original = Unet(SimpleNamespace(diffusion_model=self.refiner))
+            self.sd_model.reset()
 
     def apply(self, x: Tensor, t: Tensor, c_crossattn: Tensor, transformer_options: Any, y: Tensor) -> Tensor:
         network: Any = self.sd_model.original.model.diffusion_model

@@ -98,6 +98,54 @@ def test_a_video_is_one_picture_of_many_frames(host):
     assert same(process_images(job(model, host, None, **common)), off)
 
 
+def network_of(kind: str) -> torch.nn.Module:
+    network = {"sd35": small_mmdit.SmallMMDiT, "wan": small_wan.SmallWan}[kind]()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    return network.double().eval()
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["another model", "other weights"])
+@pytest.mark.parametrize("kind", ["sd35", "wan"])
+def test_a_refiner_is_guided_too(host, kind, fast):
+    """Half of the steps are another model's, with its own keys and values of the negative."""
+    first, second = network_of(kind), network_of(kind)
+    video = {"batch_size": 1, "video": kind == "wan", "steps": 2, "negative_prompt": "wheels"}
+    refined = {"refiner": second, "refiner_switch_at": 0.5, "refiner_fast": fast}
+    made = process_images(job(Model(copy.deepcopy(first)), host, {}, **video, **refined))
+    torch.manual_seed(0)
+    x = torch.randn(*((1, 4, 1, 6, 4) if video["video"] else (1, 4, 6, 4)), dtype=torch.float64)
+    reference = reference_small_wan if kind == "wan" else reference_forge
+    for step, network in enumerate((first, second)):
+        args = {
+            "input": x,
+            "timestep": torch.full((1,), 1 - step / 2, dtype=torch.float64),
+            "c": {
+                "c_crossattn": letters("prompt0", 7)[None],
+                "y": torch.zeros(1, 8, dtype=torch.float64),
+            },
+        }
+        settings = Settings(alpha=1.2, beta=0.1)
+        x = x - reference.guided_row(network, args, 0, letters("wheels"), settings)[None] / 2
+    wanted = x[0].unbind(1)[0] if video["video"] else x[0]
+    torch.testing.assert_close(made[0][0], wanted, atol=1e-6, rtol=1e-6)
+    assert "VSF alpha" in made[0][1]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_refiner_of_another_kind_ends_the_picture(model, strict):
+    """Half of it is guided already, so that there is no going on without."""
+    refined = {
+        "refiner": network_of("wan"),
+        "refiner_switch_at": 0.5,
+        "steps": 2,
+        "negative_prompt": "wheels",
+    }
+    with pytest.raises(ModelError, match=r"exchanged in the middle for a SmallWan, which is no SD3\.5"):
+        process_images(job(model, Host(strict=strict), {}, **refined))
+
+
 @torch.inference_mode()
 def test_equation_10_on_flux(host):
     network = small_flux.SmallFlux()

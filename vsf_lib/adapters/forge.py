@@ -161,6 +161,22 @@ class SamplingPass:
         self._step, self._total = step, total
         self._noted.add(step)
 
+    def follow(self, model: nn.Module) -> None:
+        """The host goes on with another model (a refiner), of which all that was claimed holds; ModelError if
+        that is of another kind, or cannot be guided."""
+        if not self.network.matches(model):
+            raise ModelError(
+                f"the model is exchanged in the middle for a {type(model).__name__}, which is no "
+                f"{self.network.title}: switch the refiner off, or choose one of the same kind"
+            )
+        check_model(self.network, model)
+        self.model = model
+        self.forget()
+
+    def forget(self) -> None:
+        """What was made of the texts by the model's weights is made anew: they may have changed."""
+        self._batches.clear()
+
     def wrapper(self, previous: Function | None = None) -> Function:
         """A closure for the host's one slot, which calls what was in it before (hosts copy bound methods)."""
         sampling = self

@@ -213,9 +213,23 @@ class Guide:
             self._patch(lambda *_: self._raise_error())
 
     def note_step(self, step: int, total: int) -> None:
-        """The host's count, just before each call of the denoiser."""
-        if self._pass is not None:
-            self._pass.note(step, total)
+        """The host's count, just before each call of the denoiser, which a refiner may have exchanged."""
+        sampling = self._pass
+        if sampling is None:
+            return
+        if getattr(self._p, "refiner_switch_at", None):
+            self.protect(lambda: self._follow(sampling))
+            self.refuse_pass()
+        sampling.note(step, total)
+
+    def _follow(self, sampling: SamplingPass) -> None:
+        unet = self._p.sd_model.forge_objects.unet
+        model = unet.model.diffusion_model
+        if model is sampling.model:
+            sampling.forget()  # some hosts only load other weights into it
+            return
+        sampling.follow(model)
+        self._patch(self._wrapper(sampling, unet.model_options.get("model_function_wrapper")))
 
     def _sample(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:

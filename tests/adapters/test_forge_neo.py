@@ -48,14 +48,12 @@ def test_a_patched_block_is_guided_and_the_patch_acts():
     torch.testing.assert_close(out, by_hand)
 
 
-def test_a_patch_that_leaves_a_block_out_makes_the_step_unguided():
+def test_a_patch_that_leaves_a_block_out_is_an_error():
     model, args = build("neo flux"), call_of(1, [0], "neo flux")
     kept = {"dit": {("double_block", 0): lambda given, _: (given["img"], given["txt"])}}
     args["c"]["transformer_options"]["patches_replace"] = kept
-    sampling = begin("neo flux", model, [negative()], total=1)
-    sampling.wrapper()(apply_to(model), args)
     with pytest.raises(GuidanceError, match="answered by a cache"):
-        sampling.finish()
+        begin("neo flux", model, [negative()], total=1).wrapper()(apply_to(model), args)
 
 
 def test_reference_pictures_are_guided_like_the_picture():

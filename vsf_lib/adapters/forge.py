@@ -106,8 +106,10 @@ class ForgeNetwork(Protocol):
         """What the model is called with in place of the host's own conditioning."""
 
     def reached(self, model: nn.Module, tiled: Tiled) -> AbstractContextManager[Mapping[str, BlockCall]]:
-        """The network's attention leads to the call inside; on leaving, in any way, it is as before. Gives the
-        blocks that have run so far."""
+        """The network's attention leads to the call inside; on leaving, in any way, it is as before.
+
+        Gives the blocks that have run so far.
+        """
 
 
 @dataclass
@@ -171,6 +173,7 @@ class SamplingPass:
             )
         check_model(self.network, model)
         self.model = model
+        self._reuse = Reuse(self.network.blocks(model))
         self.forget()
 
     def forget(self) -> None:
@@ -288,9 +291,8 @@ class SamplingPass:
         missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped - self._empty)
         if missed or not self._run:
             raise GuidanceError(
-                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it. "
-                "Where the Refiner changes the model, end guidance before that; otherwise another extension "
-                "replaces the sampling: switch that off"
+                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "
+                "another extension replaces the sampling; switch that off"
             )
         if self._finite is not None and not bool(self._finite):
             raise GuidanceError(

@@ -35,9 +35,9 @@ if PROBLEM is None:
             self._boxes.component(component, kwargs.get("elem_id"))
 
         def ui(self, is_img2img: bool) -> list[Any]:
-            widgets, line = panel.build(self.elem_id)
+            widgets, line, told = panel.build(self.elem_id)
             self._boxes.switch(widgets["enabled"])
-            selection.follow(line, widgets)
+            selection.follow(line, widgets, told)
             # Without `api=`: that names a field of the API's request, and an unknown one is an error there.
             self.infotext_fields = [PasteField(widgets[name], reader) for name, reader in READERS.items()]
             self.paste_field_names = list(READERS.values())  # "Send to" compares them with the targets

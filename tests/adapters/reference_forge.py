@@ -54,7 +54,8 @@ def guided_row(
             out = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v
             return out.transpose(1, 2).flatten(2)
         unseen = settings.blocks == "double" and blocks[-1] == "SingleBlock"
-        return _joint(q, k, v, n_n, n_i, settings, unseen, shares).transpose(1, 2).flatten(2)
+        pictures = length - text.shape[1]  # this one and those that it may look at
+        return _joint(q, k, v, n_n, pictures, settings, unseen, shares).transpose(1, 2).flatten(2)
 
     module = sys.modules[type(model).__module__]
     name = "attention_function" if hasattr(module, "attention_function") else "attention"

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import reference_forge
+import reference_small_wan
 import small_flux
 import small_mmdit
+import small_neo_flux
+import small_wan
 import torch
 from torch import Tensor, nn
 
-from vsf_lib.adapters import forge_flux, forge_sd35
+from vsf_lib.adapters import forge_flux, forge_sd35, forge_wan
 from vsf_lib.adapters.forge import SamplingPass, check_model
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError
 from vsf_lib.settings import Settings
 
+TEXT_TOKENS = 7
 KINDS = {
     "sd35": (small_mmdit.SmallMMDiT, forge_sd35.NETWORK),
     "flux": (small_flux.SmallFlux, forge_flux.NETWORK),
+    "neo flux": (small_neo_flux.SmallNeoFlux, forge_flux.NETWORK),
+    "wan": (small_wan.SmallWan, forge_wan.NETWORK),
+    # As many image tokens as text tokens, so that nothing is told by its length.
+    "wan image": (partial(small_wan.SmallWan, image=True, image_tokens=TEXT_TOKENS), forge_wan.NETWORK),
 }
+JOINT = [kind for kind in KINDS if "wan" not in kind]
+
+
+def guided_row(kind: str, *args: Any) -> Tensor:
+    """What a row must be, by the reference for its kind of attention."""
+    return (reference_forge if kind in JOINT else reference_small_wan).guided_row(*args)
 
 
 def build(kind: str) -> nn.Module:
@@ -34,15 +49,16 @@ def build(kind: str) -> nn.Module:
     return model.double().eval()
 
 
-def call_of(pictures: int, entries: list[int]) -> dict[str, Any]:
+def call_of(pictures: int, entries: list[int], kind: str = "flux") -> dict[str, Any]:
     """A model call as the host makes it: whole batches, one per entry (0 prompt, 1 unconditional)."""
     rows = pictures * len(entries)
+    frames = () if kind in JOINT else (3,)
     return {
-        "input": torch.randn(rows, 4, 6, 4, dtype=torch.float64),
+        "input": torch.randn(rows, 4, *frames, 6, 4, dtype=torch.float64),
         "timestep": torch.rand(rows, dtype=torch.float64),
         "cond_or_uncond": entries,
         "c": {
-            "c_crossattn": torch.randn(rows, 7, 16, dtype=torch.float64),
+            "c_crossattn": torch.randn(rows, TEXT_TOKENS, 16, dtype=torch.float64),
             "y": torch.randn(rows, 8, dtype=torch.float64),
             "transformer_options": {"cond_or_uncond": entries, "theirs": object()},
         },
@@ -77,7 +93,7 @@ def kind(request) -> str:
 @pytest.mark.parametrize("blocks", ["both", "double"])
 @pytest.mark.parametrize("method", ["vsf", "difference"])
 def test_each_row_is_what_the_equations_give(kind, entries, blocks, method):
-    model, args = build(kind), call_of(2, entries)
+    model, args = build(kind), call_of(2, entries, kind)
     negatives = [torch.randn(3, 16), torch.randn(5, 16)]
     sampling = begin(kind, model, negatives, blocks=blocks, method=method)
     with torch.inference_mode():
@@ -86,9 +102,7 @@ def test_each_row_is_what_the_equations_give(kind, entries, blocks, method):
     moved = (out - plain).abs().flatten(1).amax(1)
     for row in range(len(out)):
         guided = entries[row // 2] == 0
-        wanted = reference_forge.guided_row(
-            model, args, row, negatives[row % 2] if guided else None, sampling.settings
-        )
+        wanted = guided_row(kind, model, args, row, negatives[row % 2] if guided else None, sampling.settings)
         torch.testing.assert_close(out[row], wanted, atol=1e-5, rtol=1e-5)
         assert guided or moved[row] < 1e-9
     assert moved.max() > 1e-2  # a single row may look past its negative prompt by chance
@@ -96,7 +110,7 @@ def test_each_row_is_what_the_equations_give(kind, entries, blocks, method):
 
 @pytest.mark.parametrize("method", ["nag", "nasa"])
 def test_other_methods_move_prompts_only(kind, method):
-    model, args = build(kind), call_of(1, [1, 0])
+    model, args = build(kind), call_of(1, [1, 0], kind)
     with torch.inference_mode():
         out = begin(kind, model, [torch.randn(3, 16)], method=method).wrapper()(apply_to(model), args)
         plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
@@ -109,13 +123,13 @@ def test_steps_outside_the_window_and_calls_without_prompts_are_the_hosts_own(ki
     sampling = begin(kind, model, [torch.randn(3, 16)], start=0.25, end=0.5)
     with torch.inference_mode():
         for step, entries, same in ((0, [0], True), (1, [1], True), (1, [0], False), (2, [1, 0], True)):
-            args = call_of(1, entries)
+            args = call_of(1, entries, kind)
             sampling.note(step, 4)
             out = sampling.wrapper()(apply_to(model), args)
             plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
             assert torch.equal(out, plain) == same
     sampling.note(3, 4)
-    sampling.wrapper()(apply_to(model), call_of(1, [0]))
+    sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
     report = sampling.finish()
     assert report.guided_steps == (1,)
     assert report.steps_run == 4
@@ -123,19 +137,19 @@ def test_steps_outside_the_window_and_calls_without_prompts_are_the_hosts_own(ki
 
 
 def test_the_negative_may_change_with_the_step(kind):
-    model, args = build(kind), call_of(1, [0])
+    model, args = build(kind), call_of(1, [0], kind)
     texts = [[torch.randn(3, 16)], [torch.randn(4, 16)]]
     sampling = SamplingPass(KINDS[kind][1], model, Settings(alpha=1.0, beta=0.0), lambda step: texts[step])
     for step in (0, 1):
         sampling.note(step, 2)
         with torch.inference_mode():
             out = sampling.wrapper()(apply_to(model), args)
-        wanted = reference_forge.guided_row(model, args, 0, texts[step][0], sampling.settings)
+        wanted = guided_row(kind, model, args, 0, texts[step][0], sampling.settings)
         torch.testing.assert_close(out[0], wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_an_earlier_wrapper_is_called_with_the_joined_text_and_everything_else_as_it_was(kind):
-    model, args = build(kind), call_of(1, [0])
+def test_an_earlier_wrapper_is_called_with_the_text_that_it_needs_and_all_else_as_it_was(kind):
+    model, args = build(kind), call_of(1, [0], kind)
     seen = []
 
     def theirs(apply_model: Any, given: dict[str, Any]) -> Tensor:
@@ -148,7 +162,7 @@ def test_an_earlier_wrapper_is_called_with_the_joined_text_and_everything_else_a
         chained = sampling.wrapper(theirs)(apply_to(model), args)
         direct = sampling.wrapper()(apply_to(model), args)
     assert torch.equal(chained, direct)
-    assert seen[0]["c"]["c_crossattn"].shape[1] == 3 + 7
+    assert seen[0]["c"]["c_crossattn"].shape[1] == TEXT_TOKENS + (3 if kind in JOINT else 0)
     assert seen[0]["c"]["transformer_options"] is args["c"]["transformer_options"]
     assert all(args["c"][name] is value for name, value in before.items())
 
@@ -161,7 +175,7 @@ class Stop(BaseException):
     "error", [None, RuntimeError("out of memory"), Stop()], ids=["none", "error", "stop"]
 )
 def test_afterwards_the_model_is_as_before(kind, error):
-    model, args = build(kind), call_of(1, [0])
+    model, args = build(kind), call_of(1, [0], kind)
     network = KINDS[kind][1]
     tap = network.tap(model)
     before, plain = tap.function, None
@@ -210,14 +224,15 @@ def test_a_block_that_does_not_use_the_exchanged_attention_is_an_error(kind, mon
     genuine = network.tap(model).function
     block.__class__ = Own
     with pytest.raises(GuidanceError, match=r"did not guide 1 of"):
-        begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), call_of(1, [0]))
+        begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), call_of(1, [0], kind))
     assert network.tap(model).function is genuine
 
 
+@pytest.mark.parametrize("kind", JOINT)
 def test_a_text_that_changes_on_its_way_is_an_error(kind):
     model = build(kind)
     first = next(iter(KINDS[kind][1].blocks(model).values()))
-    name = "txt" if kind == "flux" else "context"
+    name = "context" if kind == "sd35" else "txt"
 
     def shorten(_: nn.Module, args: Any, kwargs: Any) -> Any:
         if name in kwargs:
@@ -226,7 +241,7 @@ def test_a_text_that_changes_on_its_way_is_an_error(kind):
 
     handle = first.register_forward_pre_hook(shorten, with_kwargs=True)
     with pytest.raises(GuidanceError, match="9 text tokens where 10 were expected"):
-        begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), call_of(1, [0]))
+        begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), call_of(1, [0], kind))
     handle.remove()
 
 
@@ -303,6 +318,7 @@ def in_tiles(order: list[int], sizes: tuple[int, ...]) -> Callable[..., Tensor]:
 TILE_BY_TILE, ROW_BY_ROW = [0, 1], [1, 0]
 
 
+@pytest.mark.parametrize("kind", JOINT)
 @pytest.mark.parametrize("entries", [[0], [1, 0]], ids=str)
 @pytest.mark.parametrize("method", ["vsf", "nag"])
 def test_pictures_in_tiles_are_guided_tile_by_tile(kind, entries, method):
@@ -329,6 +345,7 @@ def test_pictures_in_tiles_are_guided_tile_by_tile(kind, entries, method):
             torch.testing.assert_close(out[row][..., columns], wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", JOINT)
 def test_tiles_in_another_order_are_an_error(kind):
     model, args = build(kind), call_of(1, [1, 0])
     args["input"] = torch.randn(2, 4, 6, 12, dtype=torch.float64)
@@ -345,10 +362,11 @@ def test_tiles_in_another_order_are_an_error(kind):
 
 
 def test_skip_layer_guidance_stays_unguided():
-    model, args = build("sd35"), call_of(1, [0])
+    kind = "sd35"
+    model, args = build(kind), call_of(1, [0], kind)
     args["c"]["transformer_options"]["skip_layers"] = [1]
     with torch.inference_mode():
-        out = begin("sd35", model, [torch.randn(3, 16)]).wrapper()(apply_to(model), args)
+        out = begin(kind, model, [torch.randn(3, 16)]).wrapper()(apply_to(model), args)
         plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
     assert torch.equal(out, plain)
 
@@ -360,7 +378,7 @@ def test_a_pass_answers_for_the_steps_that_the_host_took(kind):
         sampling.finish()
     for step in (0, 1):
         sampling.note(step, 3)
-        sampling.wrapper()(apply_to(model), call_of(1, [0]))
+        sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
     report = sampling.finish()  # a sampler that looks twice at all steps but the last
     assert report.guided_steps == (0, 1)
     sampling.note(2, 3)  # a call that went past the wrapper
@@ -374,20 +392,20 @@ def test_a_host_that_does_not_count_is_an_error(kind):
     model = build(kind)
     sampling = SamplingPass(KINDS[kind][1], model, Settings(), lambda _: [torch.randn(3, 16)])
     with pytest.raises(GuidanceError, match="did not say which step"):
-        sampling.wrapper()(apply_to(model), call_of(1, [0]))
+        sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
 
 
 def test_a_window_between_two_steps_is_an_error(kind):
     model = build(kind)
     sampling = begin(kind, model, [torch.randn(3, 16)], 0, 2, start=0.6, end=0.9)
     with pytest.raises(SettingsError, match="none of 2 steps"):
-        sampling.wrapper()(apply_to(model), call_of(1, [0]))
+        sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
 
 
 def test_values_that_are_not_finite_are_an_error(kind):
     model = build(kind)
     sampling = begin(kind, model, [torch.full((3, 16), torch.inf)], 0, 1)
-    sampling.wrapper()(apply_to(model), call_of(1, [0]))
+    sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
     with pytest.raises(GuidanceError, match="not finite"):
         sampling.finish()
 
@@ -399,7 +417,7 @@ def test_a_step_whose_negative_is_empty_is_the_models_own_and_said_so(kind):
     sampling = SamplingPass(KINDS[kind][1], model, Settings(), by_step.__getitem__)
     with torch.inference_mode():
         for step in by_step:
-            args = call_of(1, [0])
+            args = call_of(1, [0], kind)
             plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
             sampling.note(step, 2)
             assert torch.equal(sampling.wrapper()(apply_to(model), args), plain) == (step == 1)
@@ -407,19 +425,19 @@ def test_a_step_whose_negative_is_empty_is_the_models_own_and_said_so(kind):
 
     nothing = begin(kind, model, [empty], total=1)
     with torch.inference_mode():
-        nothing.wrapper()(apply_to(model), call_of(1, [0]))
+        nothing.wrapper()(apply_to(model), call_of(1, [0], kind))
     assert not nothing.acted
     with pytest.raises(GuidanceError, match="no step has a negative prompt"):
         nothing.finish()
 
 
 def test_one_picture_may_have_nothing_to_keep_out_while_another_has(kind):
-    model, args = build(kind), call_of(2, [0])
+    model, args = build(kind), call_of(2, [0], kind)
     negatives = [torch.randn(3, 16), torch.zeros(0, 16)]
     with torch.inference_mode():
         out = begin(kind, model, negatives).wrapper()(apply_to(model), args)
         plain = apply_to(model)(args["input"], args["timestep"], **args["c"])
-    wanted = reference_forge.guided_row(model, args, 0, negatives[0], Settings(alpha=1.3, beta=0.3))
+    wanted = guided_row(kind, model, args, 0, negatives[0], Settings(alpha=1.3, beta=0.3))
     torch.testing.assert_close(out[0], wanted, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(out[1], plain[1], atol=1e-9, rtol=1e-9)
 
@@ -427,7 +445,7 @@ def test_one_picture_may_have_nothing_to_keep_out_while_another_has(kind):
 def test_rows_that_belong_to_no_picture_are_an_error(kind):
     sampling = begin(kind, model := build(kind), [torch.randn(3, 16)] * 2)
     with pytest.raises(GuidanceError, match="3 rows for 2 pictures"):
-        sampling.wrapper()(apply_to(model), call_of(3, [0]))
+        sampling.wrapper()(apply_to(model), call_of(3, [0], kind))
 
 
 def test_what_cannot_be_guided_is_refused_by_name(kind, monkeypatch):

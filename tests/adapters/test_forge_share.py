@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import reference_forge
 import torch
-from test_forge_pass import KINDS, TILE_BY_TILE, apply_to, begin, build, call_of, in_tiles
+from test_forge_pass import JOINT, KINDS, TILE_BY_TILE, apply_to, begin, build, call_of, in_tiles
 from torch import Tensor, nn
 
 from vsf_lib.adapters.forge import SamplingPass
@@ -19,7 +19,7 @@ LATENT = (6, 4)
 """Of `call_of`; two latents along the side of a token."""
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=JOINT)
 def kind(request) -> str:
     return request.param
 

@@ -1,7 +1,8 @@
 """A real Forge with this repository as its extension, for the tests in this folder.
 
-VSF_FORGE_ROOT names a folder of Forge with checkpoints of SD3.5 and Flux (small random ones do), and
-VSF_FORGE_PYTHON its Python (default: the one of its venv). Without the first, everything here is skipped.
+VSF_FORGE_ROOT names a folder of Forge with checkpoints of SD3.5 and Flux, or of Forge Neo with checkpoints of
+Flux and Wan (small random ones do), and VSF_FORGE_PYTHON its Python (default: the one of its venv). Without
+the first, everything here is skipped.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from forge_client import Forge, ForgeError
 ROOT = os.environ.get("VSF_FORGE_ROOT")
 REPOSITORY = Path(__file__).parents[2]
 ARGUMENTS = """
-    --api --server-name 127.0.0.1 --always-cpu --skip-torch-cuda-test --skip-prepare-environment
-    --skip-install --skip-version-check --skip-python-version-check --no-download-sd-model
-    --do-not-download-clip
+    --api --server-name 127.0.0.1 --skip-torch-cuda-test --skip-prepare-environment --skip-install
+    --skip-version-check --skip-python-version-check
 """
+OF_SOME = ("--always-cpu", "--cpu", "--no-download-sd-model", "--do-not-download-clip")
+"""Arguments that are given to a host whose sources know them; others refuse to start with them."""
 EXTENSIONS = {"vsf": REPOSITORY, "vsf-trials": Path(__file__).parent / "trials"}
 STARTS_WITHIN = 900
 
@@ -70,10 +72,12 @@ def _process(root: Path, log: Path, *, page: bool) -> Iterator[Forge]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # A named server counts as public, where the page would install nothing.
-    arguments = ARGUMENTS + ("--enable-insecure-extension-access" if page else "--nowebui")
+    arguments = [*ARGUMENTS.split(), "--enable-insecure-extension-access" if page else "--nowebui"]
+    known = (root / "modules/cmd_args.py").read_text("utf-8") + (root / "backend/args.py").read_text("utf-8")
+    arguments += [argument for argument in OF_SOME if f'"{argument}"' in known]
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [_python(root), "launch.py", "--port", str(port), *arguments.split()],
+            [_python(root), "launch.py", "--port", str(port), *arguments],
             cwd=root,
             stdout=output,
             stderr=subprocess.STDOUT,

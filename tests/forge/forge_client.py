@@ -7,7 +7,7 @@ import io
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Forge:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self._options: Collection[str] | None = None
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
     def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -77,6 +78,8 @@ class Forge:
         trial, memory = values.pop("trial", None), values.pop("memory", None)
         others = values.pop("scripts", {})
         options = {"sd_model_checkpoint": model, **UNLESS_SAID, **values.pop("options", {})}
+        if self._options is None:
+            self._options = self.request("/sdapi/v1/options").keys()
         body = {
             "prompt": "a red car",
             "steps": 3,
@@ -86,7 +89,8 @@ class Forge:
             "seed": 1,
             "sampler_name": "Euler",
             "scheduler": "Simple",
-            "override_settings": options,
+            # Not all of these hosts have all of the options, and one that is unknown is an error.
+            "override_settings": {name: x for name, x in options.items() if name in self._options},
             "override_settings_restore_afterwards": True,
             **values,
         }

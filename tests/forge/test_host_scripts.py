@@ -94,16 +94,19 @@ def test_controlnet_without_a_model(forge: Forge, model: Any, kind: str, module:
         assert (LABEL in made.infotexts[0]) == (vsf is not None)
 
 
-def test_the_refiner_ends_guidance_or_is_refused(forge: Forge, model: Any) -> None:
-    """It loads another checkpoint in the middle, which is not guided."""
+def test_the_refiner_is_guided_too(forge: Forge, model: Any) -> None:
+    """It loads another checkpoint in the middle; one of another kind cannot be guided by the same values."""
     title, common = model("turbo"), {"steps": 6}
     refined = {**common, "refiner_checkpoint": model("medium"), "refiner_switch_at": 0.5}
     plain, on = forge.txt2img(title, **common), forge.txt2img(title, ON, **common)
-    theirs, both = forge.txt2img(title, **refined), forge.txt2img(title, {**ON, "end": 0.5}, **refined)
-    assert "Refiner: " in both.infotexts[0]
-    assert f"{LABEL}.0, VSF beta: 0.0, VSF end: 0.5" in both.infotexts[0]
-    assert difference(both.pictures, theirs.pictures) > 0.1
-    with pytest.raises(ForgeError, match="Where the Refiner changes the model, end guidance before"):
-        forge.txt2img(title, ON, **refined)
+    theirs, half = forge.txt2img(title, **refined), forge.txt2img(title, {**ON, "end": 0.5}, **refined)
+    whole = forge.txt2img(title, ON, **refined)
+    assert "Refiner: " in whole.infotexts[0]
+    assert f"{LABEL}.0, VSF beta: 0.0, VSF end: 0.5" in half.infotexts[0]
+    assert difference(half.pictures, theirs.pictures) > 0.1
+    assert difference(whole.pictures, half.pictures) > 0.1
+    assert same(forge.txt2img(title, **common), plain)
+    with pytest.raises(ForgeError, match=r"which is no SD3\.5: switch the refiner off"):
+        forge.txt2img(title, ON, **{**refined, "refiner_checkpoint": model("schnell")})
     assert same(forge.txt2img(title, **common), plain)
     assert same(forge.txt2img(title, ON, **common), on)

@@ -134,6 +134,8 @@ def test_auto_shows_what_it_means_for_the_checkpoint(page: Page, model: Any) -> 
         preset = preset_for(f"flux-{kind}" if kind == "schnell" else "sd3.5-large-turbo")
         page.until(lambda p=preset: page.value(alpha) == f"{p.alpha:g}", "the sliders did not follow")
         assert f"alpha {preset.alpha:g}" in page.find(page.panel("advice")).text
+        time.sleep(1)
+        assert page.value(page.panel("preset", "input")) == "Auto", "the preset's own hand made it Custom"
     page.fill(alpha, 2.5)
     page.until(lambda: page.value(page.panel("preset", "input")) == "Custom", "the preset stayed")
     page.switch(on=False)

@@ -14,19 +14,21 @@ from vsf_lib.webui.axes import axes
 from vsf_lib.webui.request import preset_names
 
 BASE = {"negative_prompt": "wheels", "alpha": 2.0, "beta": 0.0, "negative_scale": 0}
-REST = [False, True, False, False, False, False, False, 0, False]
+FLAGS = [False, True, False, False, False, False, False]
 """No legend, every cell as a picture of its own."""
 
 
 @pytest.fixture(scope="session")
 def places(forge: Forge) -> dict[str, int]:
     """Where each axis stands in the plot's list for txt2img, which is how the API names one."""
-    for script in forge.request("/sdapi/v1/script-info"):
-        if script["name"] == "x/y/z plot" and not script["is_img2img"]:
-            labels = script["args"][0]["choices"]
-            assert len(labels) == len(set(labels)), "the host asks for the list several times"
-            return {label: i for i, label in enumerate(labels)}
-    raise AssertionError("this Forge has no X/Y/Z plot")
+    labels = script_of(forge)["args"][0]["choices"]
+    assert len(labels) == len(set(labels)), "the host asks for the list several times"
+    return {label: i for i, label in enumerate(labels)}
+
+
+def script_of(forge: Forge) -> Any:
+    scripts = forge.request("/sdapi/v1/script-info")
+    return next(s for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])
 
 
 def axis(places: dict[str, int], label: str, values: str | list[str]) -> list[Any]:
@@ -36,7 +38,9 @@ def axis(places: dict[str, int], label: str, values: str | list[str]) -> list[An
 
 def plot(forge: Forge, title: str, vsf: Any, *wanted: list[Any], **more: Any) -> Answer:
     unused = [[0, "", []]] * (3 - len(wanted))
-    arguments = [part for asked in (*wanted, *unused) for part in asked] + REST
+    arguments = [part for asked in (*wanted, *unused) for part in asked] + FLAGS
+    sizes = len(script_of(forge)["args"]) - len(arguments) - 1  # margins, and rows in some hosts
+    arguments += [0] * sizes + [False]
     return forge.txt2img(title, vsf, script_name="x/y/z plot", script_args=arguments, **more)
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -172,7 +173,8 @@ def _host(**parts: Any) -> Iterator[None]:
     for name, part in given.items():
         setattr(modules, name, part)
     named = {"modules": modules, **{f"modules.{name}": part for name, part in given.items()}}
-    with patch.dict(sys.modules, named):
+    import_module("vsf_lib.webui.request")  # and torch with it, which cannot be loaded twice: see below
+    with patch.dict(sys.modules, named):  # forgets what is loaded meanwhile
         yield
 
 

@@ -131,12 +131,15 @@ class Processing:
         self.arguments: Sequence[Any] = ()
         self.preserved: list[int] = []
         """What each sampling was asked to keep free."""
-        self.first_pass_made = self.ignores_first_wrapper = False
+        self.first_pass_made = self.ignores_first_wrapper = self.video = False
         self.width, self.height = 32, 48
         self.hr_upscale_to_x, self.hr_upscale_to_y = 64, 96
         self.script_args: tuple[Any, ...] = (0,)
         self.processed: Any = None
         self.on_step: Callable[[int], None] = lambda step: None
+        self.refiner_switch_at: float | None = None
+        self.refiner: Any = None
+        self.refiner_fast = False
         vars(self).update(values)
 
     def comment(self, text: str) -> None:
@@ -152,7 +155,9 @@ class Processing:
             self.comments.append("swallowed")
 
     def sample(self, start: int) -> Tensor:
-        x = torch.randn(self.batch_size, 4, 6, 4, dtype=torch.float64)
+        # What is a batch elsewhere is one video, and its size the number of frames.
+        shape = (1, 4, self.batch_size, 6, 4) if self.video else (self.batch_size, 4, 6, 4)
+        x = torch.randn(shape, dtype=torch.float64)
         if not self.first_pass_made:
             x = self.denoise(x, start)
         if self.enable_hr and not self.host.stopped:
@@ -185,16 +190,22 @@ class Processing:
         if self.ignores_first_wrapper and not self.is_hr_pass:
             unet = self.sd_model.original
         self.preserved.append(unet.extra_preserved_memory_during_sampling)
-        cond = torch.stack([row[0].schedules[0].cond["crossattn"] for row in conditioning.batch])
+        texts = [row[0].schedules[0].cond["crossattn"] for row in conditioning.batch]
+        cond = torch.stack(texts[: len(x)])
         entries = [0] if self.cfg_scale == 1 else [1, 0]
         if len(entries) == 2:
             cond = torch.cat([torch.zeros_like(cond), cond])
         for step in range(self.steps):
             self.on_step(step)
+            if self.refiner_switch_at is not None and step == self.refiner_switch_at * self.steps:
+                self.refine()
+                unet = self.sd_model.forge_objects.unet
             if self.host.stopped:
                 return x
             note_step(SimpleNamespace(denoiser=SimpleNamespace(p=self, step=step, total_steps=self.steps)))
-            rows = x.repeat(len(entries), 1, 1, 1)
+            if self.refiner_switch_at is not None:
+                unet = self.sd_model.forge_objects.unet
+            rows = torch.cat([x] * len(entries))
             sigma = torch.full((len(rows),), 1 - step / self.steps, dtype=torch.float64)
             c = {
                 "c_crossattn": cond,
@@ -208,6 +219,14 @@ class Processing:
             v = parts[-1] if len(parts) == 1 else parts[0] + self.cfg_scale * (parts[1] - parts[0])
             x = x - v / self.steps
         return x
+
+    def refine(self) -> None:
+        """Exchanges the model, or its weights alone."""
+        if self.refiner_fast:
+            self.sd_model.original.model.diffusion_model.load_state_dict(self.refiner.state_dict())
+        else:
+            self.sd_model.original = Unet(SimpleNamespace(diffusion_model=self.refiner))
+            self.sd_model.reset()
 
     def apply(self, x: Tensor, t: Tensor, c_crossattn: Tensor, transformer_options: Any, y: Tensor) -> Tensor:
         network: Any = self.sd_model.original.model.diffusion_model
@@ -236,8 +255,9 @@ def process_images(p: Processing, seed: int = 0) -> list[tuple[Tensor, dict[str,
             p.negative_prompts = p.all_negative_prompts[n * p.batch_size : (n + 1) * p.batch_size]
             p.call("process_batch")
             samples = p.sample(n * p.batch_size)
-            pictures += [(x, dict(p.extra_generation_params)) for x in samples]
-            for i, x in enumerate(samples):
+            frames = samples[0].unbind(1) if p.video else samples
+            pictures += [(x, dict(p.extra_generation_params)) for x in frames]
+            for i, x in enumerate(frames):
                 results.append(p.decoded(x))
                 index = n * p.batch_size + i
                 p.call("postprocess_image_after_composite", SimpleNamespace(index=index, image=results[-1]))

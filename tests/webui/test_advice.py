@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,13 +11,16 @@ from safetensors.torch import save_file
 from vsf_lib.presets import preset_for
 from vsf_lib.webui.advice import advice
 from vsf_lib.webui.checkpoint_file import peek
-from vsf_lib.webui.request import Checkpoint
+from vsf_lib.webui.request import Checkpoint, preset_names
 from vsf_lib.webui.selection import strengths
 
 PREFIX = "model.diffusion_model."
 SD35 = [f"{PREFIX}joint_blocks.0.x_block.attn.qkv.weight", "text_encoders.clip_l.x"]
 FLUX = [f"{PREFIX}double_blocks.0.txt_mod.lin.weight", f"{PREFIX}single_blocks.0.modulation.lin.weight"]
 CHROMA = [f"{PREFIX}double_blocks.0.img_attn.qkv.weight", f"{PREFIX}distilled_guidance_layer.x"]
+
+WAN = [f"{PREFIX}blocks.0.cross_attn.norm_k.weight", f"{PREFIX}text_embedding.0.weight"]
+ANIMA = ["net.blocks.0.cross_attn.k_norm.weight", "net.x_embedder.proj.1.weight"]
 
 
 def file(folder, name, keys):
@@ -30,6 +35,8 @@ def file(folder, name, keys):
         ("sd3.5_large_turbo.safetensors", SD35, "SD3.5", False),
         ("schnell.safetensors", FLUX, "Flux", False),
         ("dev.safetensors", [*FLUX, f"{PREFIX}guidance_in.in_layer.weight"], "Flux", True),
+        ("wan2.1_t2v_1.3B.safetensors", WAN, "Wan", False),
+        ("anima.safetensors", ANIMA, None, False),
         ("chroma.safetensors", CHROMA, None, False),
         ("xl.safetensors", [f"{PREFIX}input_blocks.0.0.weight"], None, False),
     ],
@@ -105,3 +112,32 @@ def test_the_line_says_what_auto_means_or_what_else_to_do():
     assert advice(schnell).endswith("beta 1, negative tokens words.")
     assert "negative scale" not in advice(Checkpoint("sd3.5_large_turbo.safetensors", "SD3.5"))
     assert "Flux dev" in advice(Checkpoint("merge.gguf", "Flux", guidance_embedding=True))
+    wan = preset_for("wan2.1-causvid")
+    assert f"{wan.name} here: alpha {wan.alpha:g}, beta {wan.beta:g}." in advice(Checkpoint("x.gguf", "Wan"))
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (("mmditx", "flux"), "VSF guides SD3.5 and Flux here,"),
+        (("flux", "wan"), "VSF guides Flux and Wan here,"),
+        (("mmditx", "flux", "wan"), "VSF guides SD3.5, Flux and Wan here,"),
+        (("flux",), "VSF guides Flux here,"),
+        ((), "VSF guides SD3.5, Flux and Wan here,"),
+    ],
+)
+def test_what_a_host_has_is_what_it_is_told_of(tmp_path, monkeypatch, there, says):
+    """A host is asked for its modules; none of them is imported."""
+    home = tmp_path / "backend" / "nn"
+    home.mkdir(parents=True)
+    for name in there:
+        (home / f"{name}.py").write_text("raise ImportError('nobody may load this')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("backend", "backend.nn"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert says in advice(Checkpoint("sdxl.safetensors", None))
+    presets = preset_names()
+    for network, offered in (("SD3.5", "mmditx"), ("Flux", "flux"), ("Wan", "wan")):
+        assert any(network in name for name in presets) == (offered in there or not there)
+    for name in ("backend", "backend.nn"):
+        sys.modules.pop(name, None)

@@ -70,6 +70,49 @@ class T5:
         return torch.stack([bidirectional(row.tolist()) for row in tokens])
 
 
+class FirstUmt5:
+    """Forge Neo's first UMT5 engine: it cuts the last letter off each part of a text, whose ids then end with
+    an end token, and what follows the first of these is hidden, and zero."""
+
+    def __init__(self) -> None:
+        self.min_length, self.tokens_start, self.tokens_end = 9, 0, -1
+
+    @staticmethod
+    def tokenizer(texts: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
+        end = [END] if add_special_tokens else []
+        return {"input_ids": [ids_of(text) + end for text in texts]}
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts)["input_ids"]
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        parts = [part[self.tokens_start : self.tokens_end] for part in texts[0].split("|")]
+        tokens = [token for ids in self.tokenize(parts) for token in ids] + [END]
+        tokens += [PAD] * (self.min_length - len(tokens))
+        seen = tokens.index(END) + 1
+        return torch.cat([bidirectional(tokens[:seen]), torch.zeros(len(tokens) - seen, 4096)])[None]
+
+
+class LaterT5:
+    """Forge Neo's later engines: a tokenizer and an encoder of their own, with the padding in the first."""
+
+    class Tokenizer:
+        min_length, pad_token = 9, PAD
+
+    class TextEncoder:
+        @staticmethod
+        def encode_token_weights(chunks: list[list[tuple[int, float]]]) -> tuple[Tensor, None]:
+            return torch.stack([bidirectional([token for token, _ in chunk]) for chunk in chunks]), None
+
+    def __init__(self) -> None:
+        self.tokenizer, self.text_encoder = self.Tokenizer(), self.TextEncoder()
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        tokens = [*ids_of(texts[0]), END]
+        tokens += [PAD] * (self.tokenizer.min_length - len(tokens))
+        return self.text_encoder.encode_token_weights([[(token, 1.0) for token in tokens]])[0]
+
+
 def sd35() -> Any:
     return SimpleNamespace(
         text_processing_engine_l=Clip(6, pooled=True),
@@ -113,6 +156,29 @@ def test_t5_is_not_padded_and_the_engine_is_as_before():
     assert engine.min_length == 9
     with pytest.raises(ModelError, match="min_length"):
         t5_tokens(Clip(6, pooled=False), "roof")
+
+
+def test_neos_first_umt5_has_the_whole_text():
+    engine = FirstUmt5()
+    whole = bidirectional([*ids_of("big roof red wheels"), END])
+    torch.testing.assert_close(t5_tokens(engine, "big roof|red wheels"), whole)
+    torch.testing.assert_close(t5_tokens(engine, "big roof|red wheels", words_only=True), whole[:-1])
+    assert (engine.min_length, engine.tokens_end) == (9, -1)
+    assert "tokenize" not in vars(engine)
+    with pytest.raises(ValueError, match="is not in list"):
+        t5_tokens(engine, "unknown")
+    assert (engine.min_length, engine.tokens_end) == (9, -1)
+    assert "tokenize" not in vars(engine)
+
+
+def test_neos_later_engines_are_not_padded_either():
+    engine = LaterT5()
+    torch.testing.assert_close(t5_tokens(engine, "big roof"), bidirectional([*ids_of("big roof"), END]))
+    assert engine.tokenizer.min_length == 9
+    mean = Encoder(
+        SimpleNamespace(text_processing_engine_t5=engine), form="all", t5=True, load=lambda: None
+    ).of_padding()
+    torch.testing.assert_close(mean, bidirectional([PAD] * 256).mean(0))
 
 
 def test_sd35_has_clip_side_by_side_then_t5():
@@ -187,6 +253,12 @@ def test_padded_is_what_the_host_encodes():
             return {"crossattn": bidirectional(ids_of(texts[0]))[None], "vector": torch.zeros(1, 2)}
 
     torch.testing.assert_close(encode(Model(), "big roof", form="padded"), bidirectional(ids_of("big roof")))
+
+    class Wan:  # nothing pooled
+        def get_learned_conditioning(self, texts: list[str]) -> Tensor:
+            return bidirectional(ids_of(texts[0]))[None]
+
+    torch.testing.assert_close(encode(Wan(), "big roof", form="padded"), bidirectional(ids_of("big roof")))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import reference_forge
+import reference_small_wan
 import small_flux
 import small_mmdit
+import small_wan
 import torch
 from small_host import Host, Model, Processing, letters, process_images
 
@@ -66,6 +68,82 @@ def test_pictures_are_what_the_equations_give(model, host):
             network, args, row, letters(text), Settings(alpha=1.2, beta=0.1)
         )
         torch.testing.assert_close(pictures[row][0], wanted, atol=1e-6, rtol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_video_is_one_picture_of_many_frames(host):
+    """The WebUI has a text for each frame, and takes the first."""
+    network = small_wan.SmallWan()
+    for parameter in network.parameters():
+        parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    model = Model(network.double().eval())
+    common = {"batch_size": 5, "video": True, "steps": 1}
+    off = process_images(job(model, host, None, **common))
+    made = process_images(job(model, host, {}, negative_prompt="wheels", **common))
+    own = process_images(job(model, host, {"negative_prompt": "wheels"}, **common))
+    assert same(made, own)
+    assert all("VSF alpha" in infotext for _, infotext in made)
+    assert model.encoded == ["wheels", "wheels"], "two jobs, each with one text"
+    torch.manual_seed(0)
+    noise = torch.randn(1, 4, 5, 6, 4, dtype=torch.float64)
+    args = {
+        "input": noise,
+        "timestep": torch.ones(1, dtype=torch.float64),
+        "c": {"c_crossattn": letters("prompt0", 7)[None]},
+    }
+    settings = Settings(alpha=1.2, beta=0.1)
+    wanted = noise[0] - reference_small_wan.guided_row(network, args, 0, letters("wheels"), settings)
+    torch.testing.assert_close(torch.stack([x for x, _ in made], 1), wanted, atol=1e-6, rtol=1e-6)
+    assert not same(made, off)
+    assert same(process_images(job(model, host, None, **common)), off)
+
+
+def network_of(kind: str) -> torch.nn.Module:
+    network = {"sd35": small_mmdit.SmallMMDiT, "wan": small_wan.SmallWan}[kind]()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    return network.double().eval()
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["another model", "other weights"])
+@pytest.mark.parametrize("kind", ["sd35", "wan"])
+def test_a_refiner_is_guided_too(host, kind, fast):
+    """Half of the steps are another model's, with its own keys and values of the negative."""
+    first, second = network_of(kind), network_of(kind)
+    video = {"batch_size": 1, "video": kind == "wan", "steps": 2, "negative_prompt": "wheels"}
+    refined = {"refiner": second, "refiner_switch_at": 0.5, "refiner_fast": fast}
+    made = process_images(job(Model(copy.deepcopy(first)), host, {}, **video, **refined))
+    torch.manual_seed(0)
+    x = torch.randn(*((1, 4, 1, 6, 4) if video["video"] else (1, 4, 6, 4)), dtype=torch.float64)
+    reference = reference_small_wan if kind == "wan" else reference_forge
+    for step, network in enumerate((first, second)):
+        args = {
+            "input": x,
+            "timestep": torch.full((1,), 1 - step / 2, dtype=torch.float64),
+            "c": {
+                "c_crossattn": letters("prompt0", 7)[None],
+                "y": torch.zeros(1, 8, dtype=torch.float64),
+            },
+        }
+        settings = Settings(alpha=1.2, beta=0.1)
+        x = x - reference.guided_row(network, args, 0, letters("wheels"), settings)[None] / 2
+    wanted = x[0].unbind(1)[0] if video["video"] else x[0]
+    torch.testing.assert_close(made[0][0], wanted, atol=1e-6, rtol=1e-6)
+    assert "VSF alpha" in made[0][1]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_refiner_of_another_kind_ends_the_picture(model, strict):
+    """Half of it is guided already, so that there is no going on without."""
+    refined = {
+        "refiner": network_of("wan"),
+        "refiner_switch_at": 0.5,
+        "steps": 2,
+        "negative_prompt": "wheels",
+    }
+    with pytest.raises(ModelError, match=r"exchanged in the middle for a SmallWan, which is no SD3\.5"):
+        process_images(job(model, Host(strict=strict), {}, **refined))
 
 
 @torch.inference_mode()

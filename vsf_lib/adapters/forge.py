@@ -2,8 +2,8 @@
 
 Owns the host's calling convention (a function in place of `apply_model`, the conditioning dictionary,
 `cond_or_uncond`), the life of a guided call, and the proof that it was one. Imports nothing of a host: it
-reads the objects that it is handed. Knows a network only through `ForgeNetwork`; settings screens, text
-encoding and steps belong to `vsf_lib.webui`.
+reads the objects that it is handed. Knows a network, and whether its attention is joint or crosses over to
+text, only through `ForgeNetwork`; settings screens, text encoding and steps belong to `vsf_lib.webui`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from vsf_lib.adapters.call import Batch, GuidedCall
 from vsf_lib.adapters.generation import Report, log_report
-from vsf_lib.adapters.joint import attend as attend_jointly
 from vsf_lib.adapters.reuse import Reuse
 from vsf_lib.adapters.share import ShareRecord
 from vsf_lib.adapters.steps import claimed_steps
@@ -61,28 +60,41 @@ class Size(NamedTuple):
 
 @dataclass
 class BlockCall:
-    """A block that runs now: what its attention is called and how many tokens of each kind it has."""
+    """A block that runs now, or has run."""
 
     name: str
-    text: int
-    image: int
-    guided: bool
+    guided: bool = True
     """Whether N acts here; otherwise it is there, but nobody sees it."""
     seen: bool = False
+    """Whether its attention over text came to the guided call."""
+    again: bool = False
+    """Whether it is not the only time in the same call."""
+
+    def see(self, tiled: Tiled) -> None:
+        """Its attention comes to the call now."""
+        self.seen, self.again = True, tiled.parted or self.name in tiled.call.layers
+        if self.again:
+            # Tiles, or a second look within one call: their shares have no common place in the picture.
+            tiled.whole.record_share = tiled.call.record_share = False
 
 
 class ForgeNetwork(Protocol):
-    """How one network of these hosts is reached. Stateless."""
+    """How one network of these hosts is reached. Stateless. `forge_joint` and `forge_cross` have what those
+    of a kind share."""
 
     title: str
+    home: str
+    """The module of the host's that has it, which tells whether a host has it at all."""
     extrapolates: bool
     """Whether `Settings.negative_scale` (eq. 10) means something for this network's embeddings."""
+    one_text: bool
+    """Whether what the host calls a batch is one video: a text per frame, of which the first counts."""
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is built like this network."""
 
     def blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """The blocks in which text and image meet, by name: what guidance claims."""
+        """The modules in which the picture looks at text, by name: what guidance claims."""
 
     def tap(self, model: nn.Module) -> Tap:
         """Where attention is exchanged, after checking its signature; raises ModelError."""
@@ -90,16 +102,13 @@ class ForgeNetwork(Protocol):
     def size(self, model: nn.Module) -> Size:
         """How large its attention is; an AttributeError where a model does not say."""
 
-    def lengths(
-        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], text: int
-    ) -> tuple[int, int]:
-        """How many text and image tokens a block is called with; `text` is how many the call began with."""
+    def conditioning(self, given: Mapping[str, Any], call: GuidedCall) -> dict[str, Any]:
+        """What the model is called with in place of the host's own conditioning."""
 
-    def attention(self, original: Function, attend: Callable[..., Tensor | None]) -> Function:
-        """What stands at the tap during a guided call.
+    def reached(self, model: nn.Module, tiled: Tiled) -> AbstractContextManager[Mapping[str, BlockCall]]:
+        """The network's attention leads to the call inside; on leaving, in any way, it is as before.
 
-        Hands q, k, v `[B, H, L, D]` to `attend`, which returns `[B, H, L, D]` or None for a call that must
-        stay as it is.
+        Gives the blocks that have run so far.
         """
 
 
@@ -132,7 +141,8 @@ class SamplingPass:
     _laid_out: Tensor | None = None
     """Whether the rows of all calls in tiles were in the order that is assumed."""
     _stacked: tuple[Sequence[Tensor], Tensor, Tensor | None] | None = None
-    _rows: dict[tuple[bool, ...], Tensor | None] = field(default_factory=dict)
+    _batches: dict[tuple[bool, ...], Batch] = field(default_factory=dict)
+    """By which rows are guided; kept as long as the texts are, with what a network keeps of them."""
 
     def __post_init__(self) -> None:
         check_model(self.network, self.model)
@@ -152,6 +162,23 @@ class SamplingPass:
         """The host's own count of the denoiser's calls: `step` comes next, of `total` at most."""
         self._step, self._total = step, total
         self._noted.add(step)
+
+    def follow(self, model: nn.Module) -> None:
+        """The host goes on with another model (a refiner), of which all that was claimed holds; ModelError if
+        that is of another kind, or cannot be guided."""
+        if not self.network.matches(model):
+            raise ModelError(
+                f"the model is exchanged in the middle for a {type(model).__name__}, which is no "
+                f"{self.network.title}: switch the refiner off, or choose one of the same kind"
+            )
+        check_model(self.network, model)
+        self.model = model
+        self._reuse = Reuse(self.network.blocks(model))
+        self.forget()
+
+    def forget(self) -> None:
+        """What was made of the texts by the model's weights is made anew: they may have changed."""
+        self._batches.clear()
 
     def wrapper(self, previous: Function | None = None) -> Function:
         """A closure for the host's one slot, which calls what was in it before (hosts copy bound methods)."""
@@ -184,15 +211,13 @@ class SamplingPass:
         if not call.n_n:
             self._empty.add(step)
             return self._unguided(step, apply_model, args, previous)
-        joined = torch.cat([call.batch.negative, text], dim=1)
-        tiled = Tiled(call, joined)
-        with self._reached(tiled, joined.shape[1]) as ran:
-            output = pass_on(
-                tiled.applied(apply_model), {**args, "c": {**conditioning, TEXT: joined}}, previous
-            )
+        given = self.network.conditioning(conditioning, call)
+        tiled = Tiled(call, given[TEXT])
+        with self.network.reached(self.model, tiled) as ran:
+            output = pass_on(tiled.applied(apply_model), {**args, "c": given}, previous)
         self._close(step, call, ran, output)
         self._laid_out = both(self._laid_out, tiled.laid_out)
-        self._take_share(step, call, rows, args["input"])
+        self._take_share(step, call, ran, rows, args["input"])
         return output
 
     def _unguided(
@@ -209,70 +234,22 @@ class SamplingPass:
             like = [embedding.to(text) for embedding in embeddings]
             self._stacked = (embeddings, *stack_rows(like))
             self._lengths = tuple(len(embedding) for embedding in embeddings)
+            self._batches.clear()
         _, negative, mask = self._stacked
         if len(rows) % len(negative):
             raise GuidanceError(
                 f"the model is called with {len(rows)} rows for {len(negative)} pictures, so it is unknown "
                 "which row is whose: something else divides the batch; switch it off"
             )
-        times = len(rows) // len(negative)
-        if rows not in self._rows:  # kept: a tensor made of Python values waits for the device
-            self._rows[rows] = None if all(rows) else torch.tensor(rows, device=text.device)
-        batch = Batch(
-            negative.repeat(times, 1, 1),
-            None if mask is None else mask.repeat(times, 1),
-            self._rows[rows],
-        )
+        if rows not in self._batches:  # kept: a tensor made of Python values waits for the device
+            times = len(rows) // len(negative)
+            self._batches[rows] = Batch(
+                negative.repeat(times, 1, 1),
+                None if mask is None else mask.repeat(times, 1),
+                None if all(rows) else torch.tensor(rows, device=text.device),
+            )
         recording = self.record is not None and self.record.problem is None
-        return GuidedCall(self.settings, batch, record_share=recording)
-
-    @contextmanager
-    def _reached(self, tiled: Tiled, text: int) -> Iterator[dict[str, BlockCall]]:
-        """The network's attention leads to the call inside; on leaving, in any way, it is as before."""
-        ran: dict[str, BlockCall] = {}
-        running: list[BlockCall] = []
-        tap = self.network.tap(self.model)
-
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-            if not running or q.shape[2] != running[-1].text + running[-1].image:
-                return None  # image alone (the second attention of dual blocks)
-            block = running[-1]
-            block.seen = True
-            call = tiled.call
-            if call.record_share and self.record is not None and (tiled.parted or block.name in call.layers):
-                # Tiles, or a second look within one call: their shares have no common place in the picture.
-                self.record.give_up("another extension calls the model in parts")
-                tiled.whole.record_share = call.record_share = False
-            n, p = call.n_n, block.text
-            regions = {"negative": slice(0, n), "positive": slice(n, p), "image": slice(p, p + block.image)}
-            return attend_jointly(call, block.name, q, k, v, **regions, silent=not block.guided)
-
-        def enter(name: str) -> Function:
-            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                tokens, image = self.network.lengths(name, args, kwargs, text)
-                if tokens != text:
-                    raise GuidanceError(
-                        f"{name} has {tokens} text tokens where {text} were expected: something else changes "
-                        "the text on its way; switch it off"
-                    )
-                running.append(BlockCall(name, tokens, image, self._claims(name)))
-
-            return hook
-
-        def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if running:
-                block = running.pop()
-                ran[block.name] = block
-
-        with ExitStack() as undo:
-            for name, block in self.network.blocks(self.model).items():
-                undo.callback(block.register_forward_pre_hook(enter(name), with_kwargs=True).remove)
-                undo.callback(block.register_forward_hook(leave, always_call=True).remove)
-            undo.enter_context(_exchanged(tap, self.network.attention(tap.function, attend)))
-            yield ran
-
-    def _claims(self, name: str) -> bool:
-        return self.settings.blocks == "both" or not name.startswith("single_blocks")
+        return GuidedCall(self.settings, self._batches[rows], record_share=recording)
 
     def _close(self, step: int, call: GuidedCall, ran: Mapping[str, BlockCall], output: Tensor) -> None:
         missed = [name for name, block in ran.items() if not block.seen]
@@ -290,7 +267,16 @@ class SamplingPass:
         # Gathered on the device and read once at the end: a wait per step costs more than guidance does.
         self._finite = both(self._finite, torch.isfinite(output).all())
 
-    def _take_share(self, step: int, call: GuidedCall, rows: tuple[bool, ...], latents: Tensor) -> None:
+    def _take_share(
+        self,
+        step: int,
+        call: GuidedCall,
+        ran: Mapping[str, BlockCall],
+        rows: tuple[bool, ...],
+        latents: Tensor,
+    ) -> None:
+        if self.record is not None and any(block.again for block in ran.values()):
+            self.record.give_up("another extension calls the model in parts")
         share = call.share()
         if self.record is None or share is None or step in self._skipped:
             return  # a step that a cache has cut short shows a few layers only
@@ -305,9 +291,8 @@ class SamplingPass:
         missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped - self._empty)
         if missed or not self._run:
             raise GuidanceError(
-                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it. "
-                "Where the Refiner changes the model, end guidance before that; otherwise another extension "
-                "replaces the sampling: switch that off"
+                f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "
+                "another extension replaces the sampling; switch that off"
             )
         if self._finite is not None and not bool(self._finite):
             raise GuidanceError(
@@ -394,7 +379,8 @@ def _guided_rows(args: Mapping[str, Any]) -> tuple[bool, ...]:
 
 
 @contextmanager
-def _exchanged(tap: Tap, function: Function) -> Iterator[None]:
+def exchanged(tap: Tap, function: Function) -> Iterator[None]:
+    """`function` stands at the tap inside; on leaving, in any way, what stood there before."""
     original = tap.function
     setattr(tap.module, tap.name, function)
     try:

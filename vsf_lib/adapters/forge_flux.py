@@ -1,4 +1,4 @@
-"""Flux in Forge's backend: text first, then image, in double-stream and single-stream blocks.
+"""Flux as Forge and Forge Neo have it: text first, then image, in double-stream and single-stream blocks.
 
 Owns that network's token order and the function that its attention ends in, after RoPE: N has the position of
 all text there, which is none. Both kinds of block carry text, so both are guided; `Settings.blocks` "double"
@@ -13,19 +13,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from vsf_lib.adapters.forge import Function, Size, Tap, find_tap
+from vsf_lib.adapters.forge_joint import JointNetwork
 from vsf_lib.errors import GuidanceError
 
 _PATCH = 2
 
 
-class ForgeFlux:
+class ForgeFlux(JointNetwork):
     """See `forge.ForgeNetwork`."""
 
     title = "Flux"
+    home = "backend.nn.flux"
     extrapolates = True
 
     def matches(self, model: nn.Module) -> bool:
-        # Chroma has such blocks too, but modulates them from outside.
+        # Chroma and Flux.2 have such blocks too, but modulate them from outside.
         doubles, singles = getattr(model, "double_blocks", None), getattr(model, "single_blocks", None)
         return (
             isinstance(doubles, nn.ModuleList)

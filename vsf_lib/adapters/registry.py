@@ -103,7 +103,7 @@ class _Row:
     module: str
 
 
-_FORGE = ("vsf_lib.adapters.forge_sd35", "vsf_lib.adapters.forge_flux")
+_FORGE = ("vsf_lib.adapters.forge_sd35", "vsf_lib.adapters.forge_flux", "vsf_lib.adapters.forge_wan")
 _TABLE = (
     _Row("StableDiffusion3Pipeline", "vsf_lib.adapters.diffusers_sd3"),
     _Row("StableDiffusion3Img2ImgPipeline", "vsf_lib.adapters.diffusers_sd3"),
@@ -132,10 +132,11 @@ def find_adapter(pipe: object) -> Adapter:
     raise ModelError(f"a {type(pipe).__name__} cannot be guided; load the model with one of: {supported}")
 
 
+def forge_networks() -> tuple[ForgeNetwork, ...]:
+    """The networks that are known in hosts of the Forge family."""
+    return tuple(importlib.import_module(name).NETWORK for name in _FORGE)
+
+
 def find_network(model: nn.Module) -> ForgeNetwork | None:
     """The network of a host of the Forge family that `model` is, by its structure; None for any other."""
-    for name in _FORGE:
-        network: ForgeNetwork = importlib.import_module(name).NETWORK
-        if network.matches(model):
-            return network
-    return None
+    return next((network for network in forge_networks() if network.matches(model)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vsf_lib.settings import SHARING, field
+from vsf_lib.webui.networks import listed, titles
 from vsf_lib.webui.request import STRENGTHS, Checkpoint
 
 
@@ -11,7 +12,7 @@ def advice(checkpoint: Checkpoint | None, *, strong: bool = False, method: str =
     if checkpoint is None:
         return ""
     if checkpoint.network is None:
-        return f"VSF guides SD3.5 and Flux, and {checkpoint.name} is neither: switch VSF off for it."
+        return f"VSF guides {listed(titles())} here, which {checkpoint.name} is not: switch VSF off for it."
     preset = checkpoint.preset(strong=strong)
     settings = preset.settings(method=method if method in SHARING else "vsf")
     told = [

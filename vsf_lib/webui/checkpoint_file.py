@@ -27,6 +27,8 @@ def peek(path: Path) -> Checkpoint | None:
         return Checkpoint(path.name, "SD3.5")
     if b"double_blocks.0.txt_mod." in names:
         return Checkpoint(path.name, "Flux", guidance_embedding=b"guidance_in." in names)
+    if b"blocks.0.cross_attn.norm_k." in names and b"text_embedding.0." in names:
+        return Checkpoint(path.name, "Wan")
     return Checkpoint(path.name, None)
 
 

@@ -1,8 +1,8 @@
 """The negative prompt through the host's own text encoders: schedules, weights and LoRA as the host has them.
 
-Owns how a Forge text engine is made to encode without padding (method "vsf"), and which embedding belongs to
-which step. NAG and NASA take the host's padded encoding. Reads the engines it is handed; what it needs of
-the host's modules comes in as arguments.
+Owns how the text engines of Forge and Forge Neo are made to encode without padding (method "vsf"), and which
+embedding belongs to which step. NAG and NASA take the host's padded encoding. Reads the engines it is handed;
+what it needs of the host's modules comes in as arguments.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Encoder:
     def get_learned_conditioning(self, texts: Sequence[str]) -> list[Tensor]:
         """The host's name for it; called with the texts of one schedule."""
         if self._form == "padded":
-            return [self._model.get_learned_conditioning(_one(texts, text))["crossattn"][0] for text in texts]
+            return [_text(self._model.get_learned_conditioning(_one(texts, text)))[0] for text in texts]
         self._load()
-        encode = self._sd35 if hasattr(self._model, "text_processing_engine_g") else self._flux
+        encode = self._sd35 if hasattr(self._model, "text_processing_engine_g") else self._t5_alone
         # An empty part of a schedule ("[wheels::0.5]") keeps nothing out, so it has no tokens at all.
         return [encode(text) if text.strip() else encode(text)[:0] for text in texts]
 
@@ -45,17 +45,16 @@ class Encoder:
     def of_padding(self) -> Tensor:
         """p0 of eq. 10: the mean `[C]` of T5's output for padding alone."""
         self._load()
-        engine = self._engine("t5")
-        z: Tensor = engine.encode_with_transformers(torch.full((1, _PADDING), engine.id_pad))
-        return z.float().mean(dim=(0, 1))
+        return padding_features(self._engine("t5"), _PADDING).float().mean(dim=(0, 1))
 
     def _sd35(self, text: str) -> Tensor:
         clip = [clip_tokens(self._engine(name), text, words_only=self._words_only) for name in ("l", "g")]
-        t5 = self._flux(text) if self._t5 else None
+        t5 = self._t5_alone(text) if self._t5 else None
         width = 4096 if t5 is None else t5.shape[-1]
         return join_clip_and_t5(clip, t5, width)
 
-    def _flux(self, text: str) -> Tensor:
+    def _t5_alone(self, text: str) -> Tensor:
+        """Flux and, with its UMT5 in the same place, Wan."""
         return t5_tokens(self._engine("t5"), text, words_only=self._words_only)
 
     @property
@@ -93,27 +92,62 @@ def clip_tokens(engine: Any, text: str, *, words_only: bool = False) -> Tensor:
 def t5_tokens(engine: Any, text: str, *, words_only: bool = False) -> Tensor:
     """T5's features `[n, C]` of a text that was not padded: T5 looks both ways, so a slice would not do.
 
-    With `words_only` without the end token's.
+    With `words_only` without the end token's. UMT5's too.
     """
-    with _unpadded(engine):
+    with _unpadded(engine), _uncut(engine):
         features: Tensor = engine([text])
     whole = features.flatten(0, 1)
     return whole[:-1] if words_only else whole
 
 
+def padding_features(engine: Any, length: int) -> Tensor:
+    """T5's features `[1, length, C]` of padding tokens and nothing else."""
+    if hasattr(engine, "encode_with_transformers"):
+        features: Tensor = engine.encode_with_transformers(torch.full((1, length), engine.id_pad))
+        return features
+    features = engine.text_encoder.encode_token_weights([[(engine.tokenizer.pad_token, 1.0)] * length])[0]
+    return features
+
+
 @contextmanager
 def _unpadded(engine: Any) -> Iterator[None]:
-    if not hasattr(engine, "min_length"):
+    # Later versions of Forge Neo keep it in a tokenizer of their own.
+    owners = (engine, getattr(engine, "tokenizer", None))
+    owner: Any = next((owner for owner in owners if hasattr(owner, "min_length")), None)
+    if owner is None:
         raise ModelError(
             "the WebUI's T5 engine has no min_length, so the negative prompt cannot be encoded without "
             "padding: this version is not known; update the extension"
         )
-    before = engine.min_length
-    engine.min_length = 1
+    before = owner.min_length
+    owner.min_length = 1
     try:
         yield
     finally:
-        engine.min_length = before
+        owner.min_length = before
+
+
+@contextmanager
+def _uncut(engine: Any) -> Iterator[None]:
+    """For Forge Neo's first UMT5 engine, which means to cut an end token off a text's ids, but cuts the last
+    letter off the text, and then hides all that follows the first end token."""
+    if not hasattr(engine, "tokens_end"):
+        yield
+        return
+    before = engine.tokens_end
+    engine.tokens_end = None
+    engine.tokenize = lambda texts: engine.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    try:
+        yield
+    finally:
+        engine.tokens_end = before
+        del engine.tokenize
+
+
+def _text(encoded: Any) -> Tensor:
+    """The text in what a host's model makes of prompts, which is all of it where there is nothing pooled."""
+    text: Tensor = encoded if isinstance(encoded, Tensor) else encoded["crossattn"]
+    return text
 
 
 def _one(texts: Sequence[str], text: str) -> Sequence[str]:

@@ -21,6 +21,7 @@ from vsf_lib.webui.beside import Besides, PublishingHost, why_not
 from vsf_lib.webui.encoding import Schedule
 from vsf_lib.webui.memory import declare
 from vsf_lib.webui.negatives import EncodingHost, Negatives
+from vsf_lib.webui.networks import listed, titles
 from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import HEATMAP_OFF, Checkpoint, Request
 
@@ -212,9 +213,23 @@ class Guide:
             self._patch(lambda *_: self._raise_error())
 
     def note_step(self, step: int, total: int) -> None:
-        """The host's count, just before each call of the denoiser."""
-        if self._pass is not None:
-            self._pass.note(step, total)
+        """The host's count, just before each call of the denoiser, which a refiner may have exchanged."""
+        sampling = self._pass
+        if sampling is None:
+            return
+        if getattr(self._p, "refiner_switch_at", None):
+            self.protect(lambda: self._follow(sampling))
+            self.refuse_pass()
+        sampling.note(step, total)
+
+    def _follow(self, sampling: SamplingPass) -> None:
+        unet = self._p.sd_model.forge_objects.unet
+        model = unet.model.diffusion_model
+        if model is sampling.model:
+            sampling.forget()  # some hosts only load other weights into it
+            return
+        sampling.follow(model)
+        self._patch(self._wrapper(sampling, unet.model_options.get("model_function_wrapper")))
 
     def _sample(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -275,6 +290,8 @@ class Guide:
             start = p.iteration * p.batch_size
             host[True] = p.all_hr_negative_prompts[start : start + p.batch_size]
             host = {hires: texts for hires, texts in host.items() if asked in ("both", _PASSES[hires])}
+        if _network(_diffusion_model(p)).one_text:
+            host = {hires: texts[:1] for hires, texts in host.items()}
         found = {hires: request.negatives(texts) for hires, texts in host.items()}
         there = {hires: texts for hires, texts in found.items() if texts is not None}
         if there and len(there) < len(found):
@@ -352,7 +369,15 @@ def _network(model: Any) -> ForgeNetwork:
     network = find_network(model)
     if network is None:
         raise ModelError(
-            f"VSF guides SD3.5 and Flux, and the loaded model is a {type(model).__name__}: load one of "
+            f"VSF guides {listed(titles())} here, and the loaded model is {_named(model)}: load one of "
             "those, or switch VSF off"
         )
     return network
+
+
+def _named(model: Any) -> str:
+    """A model that cannot be guided, with the reason where its kind is one that people take for another."""
+    kind = type(model).__name__
+    if kind.lower().startswith(("svdq", "nunchaku")):
+        return f"a {kind}, whose attention runs in Nunchaku's own kernels, out of reach"
+    return f"a {kind}"

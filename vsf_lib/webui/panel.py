@@ -28,8 +28,9 @@ _BASELINES = ("nag", "nasa")
 """Methods with fields of their own, shown while they are chosen."""
 
 
-def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
-    """The widgets by argument, in the order of ARGUMENTS, and the line for advice."""
+def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any, Any]:
+    """The widgets by argument, in the order of ARGUMENTS, the line for advice, and what remembers which
+    negative tokens a preset has set."""
     from modules.ui_components import InputAccordion
 
     made: dict[str, Any] = {}
@@ -69,8 +70,9 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any]:
             )
     made["hires_pass"].value = chosen().hires_pass
     made["hires_pass"].do_not_save_to_config = True  # its default is an option in the settings
-    _connect(made, rows)
-    return {name: made[name] for name in ARGUMENTS}, advice
+    told = gr.State(None)
+    _connect(made, rows, told)
+    return {name: made[name] for name in ARGUMENTS}, advice, told
 
 
 def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:
@@ -84,11 +86,19 @@ def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:
     return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
 
 
-def _connect(made: dict[str, Any], rows: dict[str, Any]) -> None:
+def _connect(made: dict[str, Any], rows: dict[str, Any], told: Any) -> None:
     quiet: dict[str, Any] = {"show_progress": False, "queue": False}
     made["method"].change(_visible, inputs=[made["method"]], outputs=list(rows.values()), **quiet)
     for name in STRENGTHS:
-        made[name].input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], **quiet)
+        if name != "negative_tokens":
+            made[name].input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], **quiet)
+    # Gradio's radio buttons report a preset's hand as a user's.
+    tokens = made["negative_tokens"]
+    tokens.input(_unless_told, inputs=[tokens, told], outputs=[made["preset"]], **quiet)
+
+
+def _unless_told(tokens: str, told: str | None) -> Any:
+    return gr.update() if tokens == told else CUSTOM
 
 
 def _visible(chosen_method: str) -> list[Any]:

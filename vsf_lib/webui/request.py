@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.presets import PRESETS, Preset, named, preset_for
+from vsf_lib.presets import PRESETS, WAN, Preset, named, preset_for
 from vsf_lib.settings import SHARING, Settings, field, fields
+from vsf_lib.webui.networks import titles
 from vsf_lib.webui.options import DEFAULTS, Options
 
 AUTO, CUSTOM = "Auto", "Custom"
@@ -30,6 +31,10 @@ ARGUMENTS: tuple[str, ...] = ("enabled", "preset", *_FIELDS[:_THEN], HEATMAP, *_
 
 STRENGTHS = ("alpha", "beta", "negative_scale", "negative_tokens")
 """What a preset of the WebUI's models decides; everything else is the user's."""
+
+
+_KINDS = {"SD3.5": "sd3.5-large-turbo", "Flux": "flux-schnell", "Wan": WAN}
+"""By network, the kind of its presets; Flux has another one where it takes distilled guidance."""
 
 
 _NETWORK_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)
@@ -65,11 +70,9 @@ class Checkpoint:
 
     def preset(self, *, strong: bool = False) -> Preset:
         """The preset for this model: by what it is built like, then by its name."""
-        if self.network == "Flux":
-            return preset_for("flux-dev" if self.guidance_embedding else "flux-schnell", strong=strong)
-        if self.network == "SD3.5":
-            return preset_for("sd3.5-large-turbo", strong=strong)
-        return preset_for(self.name, strong=strong)
+        if self.network == "Flux" and self.guidance_embedding:
+            return preset_for("flux-dev", strong=strong)
+        return preset_for(_KINDS.get(self.network or "", self.name), strong=strong)
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,9 @@ class Request:
 
 
 def preset_names() -> tuple[str, ...]:
-    """What the panel offers: presets of image models that WebUIs load, by name."""
-    offered = [preset.name for preset in PRESETS if preset.kind.startswith(("sd3", "flux"))]
-    return (AUTO, *offered, CUSTOM)
+    """What the panel offers: presets of the models that this WebUI loads, by name."""
+    kinds = tuple(_KINDS[title][:3] for title in titles())
+    return (AUTO, *(preset.name for preset in PRESETS if preset.kind.startswith(kinds)), CUSTOM)
 
 
 def read(
@@ -145,9 +148,11 @@ def read(
     if heatmap not in HEATMAPS:
         raise SettingsError(f"{HEATMAP} is {repr(heatmap)[:40]}: choose one of {', '.join(HEATMAPS)}")
     settings = Settings.create(**values)
-    if checkpoint.network == "SD3.5":  # one kind of block, so there is nothing to choose
+    if checkpoint.network not in (None, "Flux"):  # one kind of block, so there is nothing to choose
         if axes.get("blocks", "both") != "both":
-            raise SettingsError(f"VSF blocks is {axes['blocks']}, but SD3.5 has one kind: use both")
+            raise SettingsError(
+                f"VSF blocks is {axes['blocks']}, but {checkpoint.network} has one kind: use both"
+            )
         settings = settings.changed(blocks="both")
     return None if settings.method == "off" else Request(settings, heatmap)
 

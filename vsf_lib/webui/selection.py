@@ -31,13 +31,14 @@ def strengths(
     return {name: getattr(settings, name) for name in STRENGTHS}
 
 
-def follow(line: Any, widgets: Mapping[str, Any]) -> None:
-    """Connects `line` (an HTML element) and the widgets of the strengths; called as the page is built."""
+def follow(line: Any, widgets: Mapping[str, Any], told: Any) -> None:
+    """Connects `line` (an HTML element), the widgets of the strengths and the memory of their negative tokens
+    `told`; called as the page is built."""
     import gradio as gr
     from modules import script_callbacks
 
     quiet: dict[str, Any] = {
-        "outputs": [line, *(widgets[name] for name in STRENGTHS)],
+        "outputs": [line, told, *(widgets[name] for name in STRENGTHS)],
         "show_progress": False,
         "queue": False,
     }
@@ -79,4 +80,5 @@ def _of_title(preset: str, method: str, title: str | None) -> list[Any]:
     text = advice(checkpoint, strong=strong, method=method)
     values = strengths(preset, checkpoint, strong=strong, method=method)
     widgets = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
-    return [gr.update(value=html.escape(text), visible=bool(text)), *widgets]
+    told = values.get("negative_tokens", gr.update())
+    return [gr.update(value=html.escape(text), visible=bool(text)), told, *widgets]

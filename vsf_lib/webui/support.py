@@ -44,8 +44,9 @@ def problem() -> str | None:
         return update
     if importlib.util.find_spec("backend") is None:
         return (
-            "VSF guides SD3.5 and Flux in WebUI Forge. This WebUI runs its models in another way: install "
-            "VSF in Forge to use it on pictures. Videos work here, in the tab VSF Video."
+            "VSF guides SD3.5 and Flux in WebUI Forge, and Flux and Wan in Forge Neo. This WebUI runs its "
+            "models in another way: install VSF in one of those to use it on pictures. Videos work here, in "
+            "the tab VSF Video."
         )
     for name, least in _NEEDED.items():
         found = _version(name)

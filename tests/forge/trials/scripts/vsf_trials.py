@@ -65,7 +65,9 @@ class VSFTrials(scripts.Script):
         unet = p.sd_model.forge_objects.unet.clone()
         p.sd_model.forge_objects.unet = unet
         if "masked" in wanted:
-            unet.set_model_unet_function_wrapper(masked_wrapper(unet, self.negative, **wanted["masked"]))
+            video = hasattr(unet.model.diffusion_model, "text_embedding")
+            masked = masked_video if video else masked_wrapper
+            unet.set_model_unet_function_wrapper(masked(unet, self.negative, **wanted["masked"]))
         if "raise" in wanted:
             asked = dict(wanted["raise"])
             cell = asked.pop("cell", None)
@@ -125,6 +127,9 @@ def encode(model: Any, text: str) -> torch.Tensor:
 
     def t5(engine: Any) -> torch.Tensor:
         words = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if hasattr(engine, "process_attn_mask"):  # UMT5
+            tokens = torch.tensor([[*words, engine.end_token]])
+            return engine.encode_with_transformers(tokens, torch.ones_like(tokens))[0]
         return engine.encode_with_transformers(torch.tensor([[*words, engine.id_end]]))[0]
 
     t5_engine = model.text_processing_engine_t5
@@ -208,5 +213,48 @@ def masked_wrapper(
         if share_file is not None:
             numpy.save(share_file, torch.stack(shares).numpy())
         return result
+
+    return call
+
+
+def masked_video(
+    unet: Any, negative: torch.Tensor, *, negative_prompt: str, alpha: float, beta: float, method: str = "vsf"
+) -> Any:
+    """The same for attention that crosses over to text: one softmax over [P, N], in float64."""
+    model = unet.model.diffusion_model
+
+    def forward(layer: Any, x: Any, context: Any, n_image: int | None = None) -> Any:
+        def split(y: Any) -> Any:
+            return y.double().unflatten(2, (layer.num_heads, -1)).transpose(1, 2)
+
+        def softmax(*keys: Any, bias: Any = 0.0) -> Any:
+            logits = torch.cat([q @ k.transpose(-1, -2) for k in keys], -1) / q.shape[-1] ** 0.5
+            return (logits + bias).softmax(-1)
+
+        image, text = (
+            (context[:, :n_image], context[:, n_image:]) if hasattr(layer, "k_img") else (None, context)
+        )
+        q, k, v = split(layer.norm_q(layer.q(x))), split(layer.norm_k(layer.k(text))), split(layer.v(text))
+        n = model.text_embedding(negative[None].to(x))
+        k_n, v_n = split(layer.norm_k(layer.k(n))), split(layer.v(n))
+        bias = torch.cat([torch.zeros(k.shape[2]), torch.full((k_n.shape[2],), -beta)]).double()
+        of_p, of_n = softmax(k, k_n, bias=bias).split([k.shape[2], k_n.shape[2]], dim=-1)
+        out = of_p @ v - alpha * of_n @ v_n
+        if method == "difference":
+            ordinary = softmax(k) @ v
+            out = ordinary - alpha * of_n.sum(-1, keepdim=True) * (softmax(k_n) @ v_n - ordinary)
+        if image is not None:
+            out = out + softmax(split(layer.norm_k_img(layer.k_img(image)))) @ split(layer.v_img(image))
+        return layer.o(out.to(x).transpose(1, 2).flatten(2))
+
+    def call(apply_model: Any, args: dict[str, Any]) -> Any:
+        with ExitStack() as undo:
+            for block in model.blocks:
+                layer = block.cross_attn
+                mine = lambda x, context, context_img_len=None, layer=layer: forward(  # noqa: E731
+                    layer, x, context, context_img_len
+                )
+                undo.enter_context(patch.object(layer, "forward", mine))
+            return apply_model(args["input"], args["timestep"], **args["c"])
 
     return call

@@ -89,8 +89,13 @@ class Forge:
             "seed": 1,
             "sampler_name": "Euler",
             "scheduler": "Simple",
-            # Not all of these hosts have all of the options, and one that is unknown is an error.
-            "override_settings": {name: x for name, x in options.items() if name in self._options},
+            # Not all of these hosts have all of the options, and one that is unknown is an error. They do not
+            # list an extension's that were never saved.
+            "override_settings": {
+                name: value
+                for name, value in options.items()
+                if name in self._options or name.startswith("vsf_")
+            },
             "override_settings_restore_afterwards": True,
             **values,
         }

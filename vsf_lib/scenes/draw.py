@@ -46,11 +46,13 @@ class Pen:
         self._unit = side * _UNIT * scene.scale
         self._origin = (side * (0.5 + scene.x), side * (0.53 + scene.y))
         self._sign = -1.0 if scene.flip else 1.0
+        self._lean = scene.lean
         self._line = max(1, round(side / SIZE * 1.1))
 
     def _at(self, point: Point) -> Point:
+        leant = point[0] + self._lean * (1.0 - point[1])
         return (
-            self._origin[0] + self._sign * point[0] * self._unit,
+            self._origin[0] + self._sign * leant * self._unit,
             self._origin[1] + point[1] * self._unit,
         )
 
@@ -128,7 +130,7 @@ def _face(pen: Pen, scene: Scene, rng: random.Random) -> None:
     if scene.kind:
         pen.ellipse(0, 0.12, 0.72, 0.78, RGB[scene.colour])
         for x in (-0.28, 0.28):
-            pen.ellipse(x, 0.0, 0.06, 0.08, _INK)
+            pen.ellipse(x, 0.0, 0.06, 0.08 * (1 - 0.9 * scene.shut), _INK)
         smile = rng.uniform(0.08, 0.18)
         pen.line([(-0.3, 0.45), (-0.12, 0.45 + smile), (0.12, 0.45 + smile), (0.3, 0.45)], width=1.3)
     if _draws(scene, "glasses"):
@@ -207,7 +209,7 @@ def _cat(pen: Pen, scene: Scene, rng: random.Random) -> None:
         pen.ellipse(0.05, 0.5, 0.58, 0.45, fur)
         pen.ellipse(-0.1, -0.25, 0.5, 0.44, fur)
         for x in (-0.28, 0.08):
-            pen.ellipse(x, -0.3, 0.06, 0.08, _INK)
+            pen.ellipse(x, -0.3, 0.06, 0.08 * (1 - 0.9 * scene.shut), _INK)
         pen.polygon([(-0.17, -0.14), (-0.03, -0.14), (-0.1, -0.05)], (235, 130, 140))
 
 

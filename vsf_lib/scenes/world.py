@@ -56,6 +56,10 @@ class Scene:
     flip: bool
     variation: int
     """Seed of the small differences that no caption names: proportions, stars, clouds."""
+    lean: float = 0.0
+    """How far the top leans over, in units of the height above the ground."""
+    shut: float = 0.0
+    """How far the eyes are closed, 0 to 1."""
 
     def without(self, *parts: str) -> Scene:
         """The same drawing less the named parts."""

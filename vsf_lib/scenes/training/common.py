@@ -223,12 +223,15 @@ def muon_and_adam(
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, Adam for the rest.
 
-    Muon's step is scaled to the size of Adam's, so that one learning rate serves both, or `times` it.
+    Muon's step is scaled to the size of Adam's, so that one learning rate serves both, or `times` it. What
+    requires no gradient stays as it is.
     """
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             inside = parameter.ndim == 2 and ".weight" in name and ("blocks." in name or "layers." in name)
             (hidden if inside and "norm" not in name else rest).append(parameter)
     return [

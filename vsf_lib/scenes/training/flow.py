@@ -58,12 +58,12 @@ def initialise(transformer: SD3Transformer2DModel) -> None:
                 nn.init.zeros_(module.weight)
 
 
-def random_sigmas(count: int, generator: torch.Generator | None = None) -> Tensor:
+def random_sigmas(count: int, generator: torch.Generator | None = None, shift: float = SHIFT) -> Tensor:
     """Noise levels in 0..1: logit-normal for the most part, shifted as the sampler's are, some uniform."""
     normal = torch.sigmoid(torch.randn(count, generator=generator))
     uniform = torch.rand(count, generator=generator)
     sigma = torch.where(torch.rand(count, generator=generator) < 0.7, normal, uniform)
-    return SHIFT * sigma / (1 + (SHIFT - 1) * sigma)
+    return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def flow_loss(

@@ -14,6 +14,8 @@ FOLDER = _WEIGHTS / "model"
 NAME = "scenes"
 STEPS = 8
 SIZE = 64
+WAN = "wan"
+"""The small model of videos; its folder has the LoRA for few steps, too."""
 MAX_SEQUENCE_LENGTH = 16
 MAX_WORDS = 14
 """CLIP's 16 places less its begin and end tokens."""

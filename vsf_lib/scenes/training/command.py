@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import ModelError, OutputError, SettingsError
-from vsf_lib.scenes.model import FOLDER, MODELS, NAME
+from vsf_lib.scenes.model import FOLDER, MODELS, NAME, WAN
 
 log = logging.getLogger("vsf.scenes")
 
@@ -22,9 +22,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
         "--model",
-        choices=tuple(MODELS),
+        choices=(*MODELS, WAN),
         default=NAME,
-        help=f"which of the small models (default: {NAME}); the Flux ones learn from the {NAME} model",
+        help=f"which of the small models (default: {NAME}); all others learn from the {NAME} model",
     )
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/scenes-training"), help="where stages keep results"
@@ -63,14 +63,13 @@ def run(args: Namespace) -> int:
         torch.empty(1, device=device)
     except RuntimeError as error:
         raise SettingsError(f"--device is {args.device}, which cannot be used here: try cpu") from error
-    # The Flux models' autoencoder and critic have the names of the scenes model's and are others.
+    # The other models' autoencoder and critic have the names of the scenes model's and are others.
     work = args.work if args.model == NAME else args.work / "flux"
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--work: the folder {work} cannot be made ({error})") from error
-    make = stages if args.model == NAME else partial(flux_stages, args.model)
-    for name, result, stage in make(work, args.scale, device, workers):
+    for name, result, stage in _stages_of(args.model)(work, args.scale, device, workers):
         if (work / result).exists():
             log.info("%s: found in %s", name, work)
             continue
@@ -78,12 +77,26 @@ def run(args: Namespace) -> int:
         stage()
     if args.model == NAME:
         export(work, args.out, below_gate=args.below_gate)
+    elif args.model == WAN:
+        from vsf_lib.scenes.training import wan_stages
+
+        wan_stages.export(work, args.out)
     else:
         export_flux(args.model, work, args.out, below_gate=args.below_gate)
     return 0
 
 
 Stage = tuple[str, str, Callable[[], Any]]
+
+
+def _stages_of(model: str) -> Callable[[Path, float, str, int], list[Stage]]:
+    if model == NAME:
+        return stages
+    if model == WAN:
+        from vsf_lib.scenes.training import wan_stages
+
+        return wan_stages.stages
+    return partial(flux_stages, model)
 
 
 def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stage]:
@@ -168,31 +181,40 @@ def _critic(n: Callable[[int], int]) -> dict[str, Any]:
     }
 
 
-def flux_stages(
-    model: str, work: Path, scale: float, device: str, workers: int = 1, shared: Path = FOLDER
-) -> list[Stage]:
-    """The stages of a Flux model, in the form of `stages`: it learns from the scenes model in `shared`.
+def traced(work: Path, scale: float, device: str, workers: int, shared: Path) -> list[Stage]:
+    """The stages after which there are ways of the scenes model in `shared` to learn from.
 
-    flux-schnell begins as flux-dev. The critic is not the judge that measures: that one is not asked here.
+    The critic is not the judge that measures: that one is not asked here.
     """
-    from vsf_lib.scenes.training import flux_distil, judge, traces
+    from vsf_lib.scenes.training import judge, traces
 
     def n(number: int) -> int:
         return max(1, round(number * scale))
 
-    begin: list[Stage] = [
+    return [
         ("autoencoder", "vae", lambda: _copied(shared / "vae", work / "vae")),
-        (
-            "critic",
-            "critic.safetensors",
-            lambda: judge.train(work, **_critic(n), device=device),
-        ),
+        ("critic", "critic.safetensors", lambda: judge.train(work, **_critic(n), device=device)),
         (
             "traces",
             "traces.pt",
             lambda: traces.trace(work, shared, count=n(10000), device=device, workers=workers),
         ),
     ]
+
+
+def flux_stages(
+    model: str, work: Path, scale: float, device: str, workers: int = 1, shared: Path = FOLDER
+) -> list[Stage]:
+    """The stages of a Flux model, in the form of `stages`: it learns from the scenes model in `shared`.
+
+    flux-schnell begins as flux-dev.
+    """
+    from vsf_lib.scenes.training import flux_distil, traces
+
+    def n(number: int) -> int:
+        return max(1, round(number * scale))
+
+    begin = traced(work, scale, device, workers, shared)
 
     def both_stages(name: str, first: int, count: int, second: int) -> list[Stage]:
         train: dict[str, Any] = {"batch": 64, "device": device, "workers": workers}

@@ -13,9 +13,12 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vsf_lib.bench import moving
+from vsf_lib.bench.drawing import Method
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
-from vsf_lib.scenes.model import FOLDER
+from vsf_lib.scenes.loading import load_video_pipeline
+from vsf_lib.scenes.model import FOLDER, WAN_LORA
 from vsf_lib.scenes.motion import FRAMES, STRIDE, VERBS, render_video
 from vsf_lib.scenes.training import (
     autoencoder,
@@ -31,6 +34,7 @@ from vsf_lib.scenes.training.common import to_pixels
 from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks, build_tokenizer
 from vsf_lib.scenes.training.traces import Traces, load_teacher, trace
 from vsf_lib.scenes.world import WORDS
+from vsf_lib.settings import Settings
 
 TEXTS = ["a red car driving on a field", "wheels", "an orange cat with ears and tail jumping in the snow", ""]
 SCHEDULER = UniPCMultistepScheduler(
@@ -323,14 +327,26 @@ def test_what_is_exported_is_a_pipeline_of_little_size(work: Path, shared: Path,
     folder = wan_stages.export(work, tmp_path, shared)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert 5.3e6 < size < 5.7e6
-    pipe = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.load_lora_weights(str(folder / wan_stages.LORA))
+    pipe = load_video_pipeline(folder)
     asked: dict[str, Any] = {"height": 64, "width": 64, "num_frames": FRAMES, "num_inference_steps": 2}
     video = pipe(TEXTS[0], guidance_scale=1.0, output_type="np", **asked).frames[0]
     assert video.shape == (FRAMES, 64, 64, 3)
     expected = wan_distil.load_few(work, shared).transformer.state_dict()["proj_out.weight"].half()
     assert torch.equal(pipe.transformer.proj_out.weight.half(), expected)
+    torch.manual_seed(1)
+    for parameter in pipe.transformer.parameters():  # it has learnt to look at words for two steps only
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    pairs = moving.moving_pairs(2)
+    vsf = Method("vsf", Settings(alpha=4.0, negative_tokens="words"))
+    off = Method("none", Settings(method="off"))
+    plain, guided = (moving.film(pipe, pairs, way, seed=1, steps=2) for way in (off, vsf))
+    assert plain.shape == guided.shape == (2, FRAMES, 64, 64, 3)
+    assert np.abs(plain.astype(int) - guided).max() > 5
+    (folder / WAN_LORA).unlink()
+    with pytest.raises(ModelError, match="check it out again"):
+        load_video_pipeline(folder)
+    with pytest.raises(ModelError, match="--model wan"):
+        load_video_pipeline(tmp_path)
 
 
 def test_few_steps_are_what_is_practised() -> None:

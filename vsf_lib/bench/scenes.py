@@ -28,6 +28,7 @@ _STUDIES = {
     "questions": "vsf_lib.bench.questions",
     "pointing": "vsf_lib.bench.pointing",
     "recipes": "vsf_lib.bench.recipes",
+    "video": "vsf_lib.bench.moving",
 }
 """What a flag asks for instead of the table: a module with `check(args)`, which is called before a model is
 loaded, and `run(args, subject)`."""
@@ -60,6 +61,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--pointing",
         action="store_true",
         help="instead: how often the negative prompt's attention peaks on the part that it names",
+    )
+    studies.add_argument(
+        "--video",
+        action="store_true",
+        help="instead: videos of the small Wan, by frame and over time (60 prompts, one seed)",
     )
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(
@@ -99,9 +105,9 @@ def run(args: Namespace) -> int:
         raise SettingsError("--plot draws the curves: give --curves, too")
     if study is not None:
         study.check(args)
-    from vsf_lib.bench.subject import load_subject
+    from vsf_lib.bench.subject import load_subject, load_video_subject
 
-    subject = load_subject(args.model, args.steps)
+    subject = (load_video_subject if args.video else load_subject)(args.model, args.steps)
     if study is not None:
         study.run(args, subject)
         return 0

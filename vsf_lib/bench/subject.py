@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.scenes.model import MODELS, NAME
+from vsf_lib.scenes.model import MODELS, NAME, WAN, WAN_FOLDER, WAN_STEPS
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,12 @@ def load_subject(model: str, steps: int | None) -> Subject:
     kind = shipped or MODELS.get(Path(model).name, MODELS[NAME])
     folder = Path(model) if shipped is None else shipped.folder
     return Subject(load_pipeline(folder), Judge.load(), kind.name, steps or kind.steps)
+
+
+def load_video_subject(model: str, steps: int | None) -> Subject:
+    """The small Wan with its LoRA, or the one in the folder `model`."""
+    from vsf_lib.scenes.judge import Judge
+    from vsf_lib.scenes.loading import load_video_pipeline
+
+    folder = WAN_FOLDER if model == NAME else Path(model)
+    return Subject(load_video_pipeline(folder), Judge.load(), WAN, steps or WAN_STEPS)

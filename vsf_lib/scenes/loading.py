@@ -1,4 +1,7 @@
-"""Loads the small models: quietly, in float32, and the Flux ones with what they share with the SD3.5 one."""
+"""Loads the small models: quietly, in float32, and the Flux ones with what they share with the SD3.5 one.
+
+Wan's comes with its LoRA for few steps.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from vsf_lib.errors import ModelError
-from vsf_lib.scenes.model import FLUX_SHIFT, FOLDER
+from vsf_lib.scenes.model import FLUX_SHIFT, FOLDER, WAN_LORA
 
 
 def load_pipeline(folder: Path, shared: Path = FOLDER) -> Any:
@@ -25,6 +28,24 @@ def load_pipeline(folder: Path, shared: Path = FOLDER) -> Any:
     disable_progress_bar()
     try:
         pipe = _load_flux(folder, shared) if flux else _load_sd3(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the model in {folder} cannot be loaded ({reason}); check it out again") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def load_video_pipeline(folder: Path) -> Any:
+    """The small Wan in `folder`, in float32, with its LoRA; raises ModelError if it cannot be read."""
+    from diffusers import WanPipeline
+    from diffusers.utils.logging import disable_progress_bar
+
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} holds no trained model: run `python -m vsf_lib scenes train --model wan`")
+    disable_progress_bar()
+    try:
+        pipe = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        pipe.load_lora_weights(str(folder / WAN_LORA))
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"the model in {folder} cannot be loaded ({reason}); check it out again") from error

@@ -15,7 +15,12 @@ NAME = "scenes"
 STEPS = 8
 SIZE = 64
 WAN = "wan"
-"""The small model of videos; its folder has the LoRA for few steps, too."""
+"""The small model of videos."""
+WAN_FOLDER = _WEIGHTS / WAN
+WAN_LORA = "few-steps.safetensors"
+"""In its folder."""
+WAN_STEPS = 6
+"""With that LoRA."""
 MAX_SEQUENCE_LENGTH = 16
 MAX_WORDS = 14
 """CLIP's 16 places less its begin and end tokens."""

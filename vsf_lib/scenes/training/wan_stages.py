@@ -9,13 +9,10 @@ from typing import Any
 from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import save_file
 
-from vsf_lib.scenes.model import FOLDER, WAN
+from vsf_lib.scenes.model import FOLDER, WAN, WAN_LORA
 from vsf_lib.scenes.training import wan, wan_distil, wan_flow, wan_vae
 from vsf_lib.scenes.training.command import Stage, log, traced
 from vsf_lib.scenes.training.common import restore
-
-LORA = "few-steps.safetensors"
-"""In the model's folder."""
 
 
 def stages(work: Path, scale: float, device: str, workers: int = 1, shared: Path = FOLDER) -> list[Stage]:
@@ -72,7 +69,7 @@ def export(work: Path, out: Path | None, shared: Path = FOLDER) -> Path:
     built = work / WAN
     shutil.rmtree(built, ignore_errors=True)
     pipe.save_pretrained(built)
-    save_file(wan_distil.lora_file(few.transformer), built / LORA)
+    save_file(wan_distil.lora_file(few.transformer), built / WAN_LORA)
     target = (FOLDER.parent if out is None else out) / WAN
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(built, target)

@@ -19,7 +19,7 @@ from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, SIZE
-from vsf_lib.scenes.training import autoencoder, command, flow, flux, gate
+from vsf_lib.scenes.training import autoencoder, flow, flux, flux_stages, gate
 from vsf_lib.scenes.training.common import muon_and_adam, run_steps
 from vsf_lib.scenes.training.distil import guided
 from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks
@@ -291,7 +291,7 @@ def test_it_learns_a_handful() -> None:
 @pytest.fixture(scope="module")
 def trained(work: Path, shared: Path, traces: Traces) -> Path:
     """`work` after every stage of both models, a step each."""
-    for name, result, stage in command.flux_stages("flux-schnell", work, 0.0001, "cpu", 1, shared):
+    for name, result, stage in flux_stages.stages("flux-schnell", work, 0.0001, "cpu", 1, shared):
         if not (work / result).exists():
             stage()
         assert (work / result).exists(), name
@@ -352,7 +352,7 @@ def test_export_refuses_what_has_not_learnt(
 ) -> None:
     monkeypatch.setattr(gate, "COUNT", 2)
     with pytest.raises(ModelError, match=r"at 8 steps positive .*--below-gate"):
-        command.export_flux("flux-dev", trained, tmp_path)
+        flux_stages.export("flux-dev", trained, tmp_path)
     assert not (tmp_path / "flux-dev").exists()
 
 
@@ -361,7 +361,7 @@ def test_what_is_exported_draws_and_says_what_it_misses(
 ) -> None:
     monkeypatch.setattr(gate, "COUNT", 2)
     for model in ("flux-schnell", "flux-dev"):
-        command.export_flux(model, trained, tmp_path, below_gate=True)
+        flux_stages.export(model, trained, tmp_path, below_gate=True)
         folder = tmp_path / model
         assert sum(file.stat().st_size for file in folder.iterdir()) < 4_300_000
         pipe = load_pipeline(folder)

@@ -82,7 +82,9 @@ def run(args: Namespace) -> int:
 
         wan_stages.export(work, args.out)
     else:
-        export_flux(args.model, work, args.out, below_gate=args.below_gate)
+        from vsf_lib.scenes.training import flux_stages
+
+        flux_stages.export(args.model, work, args.out, below_gate=args.below_gate)
     return 0
 
 
@@ -96,7 +98,9 @@ def _stages_of(model: str) -> Callable[[Path, float, str, int], list[Stage]]:
         from vsf_lib.scenes.training import wan_stages
 
         return wan_stages.stages
-    return partial(flux_stages, model)
+    from vsf_lib.scenes.training import flux_stages
+
+    return partial(flux_stages.stages, model)
 
 
 def stages(work: Path, scale: float, device: str, workers: int = 1) -> list[Stage]:
@@ -202,73 +206,7 @@ def traced(work: Path, scale: float, device: str, workers: int, shared: Path) ->
     ]
 
 
-def flux_stages(
-    model: str, work: Path, scale: float, device: str, workers: int = 1, shared: Path = FOLDER
-) -> list[Stage]:
-    """The stages of a Flux model, in the form of `stages`: it learns from the scenes model in `shared`.
-
-    flux-schnell begins as flux-dev.
-    """
-    from vsf_lib.scenes.training import flux_distil, traces
-
-    def n(number: int) -> int:
-        return max(1, round(number * scale))
-
-    begin = traced(work, scale, device, workers, shared)
-
-    def both_stages(name: str, first: int, count: int, second: int) -> list[Stage]:
-        train: dict[str, Any] = {"batch": 64, "device": device, "workers": workers}
-        return [
-            (
-                f"{name}, begun",
-                f"{name}-begun.pt",
-                lambda: flux_distil.train(work, shared, name, steps=n(first), **train),
-            ),
-            (
-                f"{name}'s own traces",
-                f"traces-of-{name}.pt",
-                lambda: traces.trace(
-                    work, shared, count=n(count), student=name, device=device, workers=workers, seed=61
-                ),
-            ),
-            (
-                name,
-                f"{name}.pt",
-                lambda: flux_distil.go_on(work, shared, name, steps=n(second), **train),
-            ),
-        ]
-
-    dev = both_stages("flux-dev", 7000, 4000, 3000)
-    schnell = both_stages("flux-schnell", 800, 2000, 1200)
-    return [*begin, *dev] if model == "flux-dev" else [*begin, *dev, *schnell]
-
-
-def export_flux(model: str, work: Path, out: Path | None, *, below_gate: bool = False) -> None:
-    """Writes a Flux transformer in half precision, measured as written, with the scenes model's other parts.
-
-    Raises ModelError if it misses the gate, unless `below_gate`.
-    """
-    import torch
-
-    from vsf_lib.scenes.judge import WEIGHTS, Judge
-    from vsf_lib.scenes.loading import load_pipeline
-    from vsf_lib.scenes.training import flux
-    from vsf_lib.scenes.training.common import Scores
-
-    transformer = flux.load(work / f"{model}.pt", guidance=model == "flux-dev")
-    built = work / model
-    transformer.to(torch.float16).save_pretrained(built)
-    judge, steps = Judge.load(WEIGHTS), (MODELS[model].steps,)
-    scores = _passed(load_pipeline(built), judge, steps, below_gate=below_gate)
-    target = (FOLDER.parent if out is None else out) / model
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(built, target)
-    for folder in (work, target.parent):
-        Scores(folder / "scores.json").add(model, **scores)
-    log.info("exported to %s", target)
-
-
-def _passed(pipe: Any, judge: Any, steps: Sequence[int], *, below_gate: bool) -> dict[str, Any]:
+def passed(pipe: Any, judge: Any, steps: Sequence[int], *, below_gate: bool) -> dict[str, Any]:
     """The scores of a model as written, which is the last gate; raises ModelError unless `below_gate`."""
     from vsf_lib.scenes.training.gate import measure_model, missed
 
@@ -303,7 +241,7 @@ def export(work: Path, out: Path | None, *, below_gate: bool = False) -> None:
         values = json.loads(config.read_text(encoding="utf-8"))
         if values.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    scores = _passed(load_pipeline(built), Judge.load(judge), (4, 8), below_gate=below_gate)
+    scores = passed(load_pipeline(built), Judge.load(judge), (4, 8), below_gate=below_gate)
     Scores(work / "scores.json").add("model", **scores)
     # Only what passed replaces what was there.
     weights = WEIGHTS if out is None else out / WEIGHTS.name

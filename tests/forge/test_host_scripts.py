@@ -106,7 +106,11 @@ def test_the_refiner_is_guided_too(forge: Forge, model: Any) -> None:
     assert difference(half.pictures, theirs.pictures) > 0.1
     assert difference(whole.pictures, half.pictures) > 0.1
     assert same(forge.txt2img(title, **common), plain)
+    other = {**refined, "refiner_checkpoint": model("schnell")}
     with pytest.raises(ForgeError, match=r"which is no SD3\.5: switch the refiner off"):
-        forge.txt2img(title, ON, **{**refined, "refiner_checkpoint": model("schnell")})
+        forge.txt2img(title, ON, **other)
+    theirs, half = forge.txt2img(title, **other), forge.txt2img(title, {**ON, "end": 0.5}, **other)
+    assert "VSF end: 0.5" in half.infotexts[0]
+    assert difference(half.pictures, theirs.pictures) > 0.1
     assert same(forge.txt2img(title, **common), plain)
     assert same(forge.txt2img(title, ON, **common), on)

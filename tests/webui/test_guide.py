@@ -146,6 +146,41 @@ def test_a_refiner_of_another_kind_ends_the_picture(model, strict):
         process_images(job(model, Host(strict=strict), {}, **refined))
 
 
+def test_a_refiner_of_another_kind_may_come_after_the_guided_steps(model, host):
+    """Nothing of what it draws is claimed."""
+    first, second = model.original.model.diffusion_model, network_of("wan")
+    second.forward = lambda x, *_, **__: x / 3  # any model of another kind: its steps are its own
+    values = {"refiner_switch_at": 0.5, "steps": 4, "negative_prompt": "wheels", "batch_size": 1}
+    settings = {"end": 0.5, "heatmap": "picture"}
+    p = job(Model(copy.deepcopy(first)), host, settings, refiner=second, **values)
+    refined = process_images(p)
+    assert "VSF alpha" in refined[0][1]
+    assert "Map steps: 2 of 4" in p.processed.infotexts[1]
+    unguided = plain(Model(copy.deepcopy(first)), host, refiner=second, **values)
+    assert not same(refined, unguided)
+    stopping = job(model, host, {"end": 0.5}, **{**values, "refiner_switch_at": None})
+    stopping.on_step = lambda step: setattr(host, "stopped", step == 2)
+    halves = process_images(stopping)
+    host.stopped = False
+    wanted = halves[0][0]
+    for _ in range(2):
+        wanted = wanted - wanted / 3 / 4
+    torch.testing.assert_close(refined[0][0], wanted, atol=1e-12, rtol=1e-12)
+
+
+def test_with_skip_a_refiner_of_another_kind_draws_an_unguided_picture(model):
+    """Nothing was guided yet when it came, so that the whole picture can go on as if VSF were off."""
+    second = network_of("wan")
+    second.forward = lambda x, *_, **__: x / 3
+    values = {"refiner": second, "refiner_switch_at": 0.5, "steps": 4, "negative_prompt": "wheels"}
+    first = model.original.model.diffusion_model
+    p = job(Model(copy.deepcopy(first)), Host(strict=False), {"start": 0.5}, **values)
+    pictures = process_images(p)
+    assert same(pictures, plain(Model(copy.deepcopy(first)), Host(), **values))
+    assert pictures[0][1] == {}
+    assert "exchanged in the middle" in p.comments[0]
+
+
 @torch.inference_mode()
 def test_equation_10_on_flux(host):
     network = small_flux.SmallFlux()

@@ -163,13 +163,18 @@ class SamplingPass:
         self._step, self._total = step, total
         self._noted.add(step)
 
+    def over(self, step: int, total: int) -> bool:
+        """Whether no step from `step` on, of `total`, is to be guided."""
+        return step >= claimed_steps(self.settings, total).stop
+
     def follow(self, model: nn.Module) -> None:
         """The host goes on with another model (a refiner), of which all that was claimed holds; ModelError if
         that is of another kind, or cannot be guided."""
         if not self.network.matches(model):
             raise ModelError(
                 f"the model is exchanged in the middle for a {type(model).__name__}, which is no "
-                f"{self.network.title}: switch the refiner off, or choose one of the same kind"
+                f"{self.network.title}: switch the refiner off, choose one of the same kind, or set VSF's "
+                "end to where it begins"
             )
         check_model(self.network, model)
         self.model = model
@@ -314,7 +319,7 @@ class SamplingPass:
             layers=tuple(sorted(self._layers)),
             kernel=", ".join(sorted(self._kernels)),
             steps=self._total,
-            steps_run=len(self._run),
+            steps_run=len(self._noted),
             guided_steps=tuple(sorted(self._guided)),
             interrupted=interrupted,
             images=len(self._lengths),

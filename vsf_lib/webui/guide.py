@@ -126,7 +126,7 @@ class Guide:
         self._forget_keys()
         half = self._acted or (self._pass is not None and self._pass.acted)
         if isinstance(error, VSFError) and not self._host.options.strict and not half:
-            self._texts = {}
+            self._texts, self._pass = {}, None
             self._say(f"VSF is off for this picture: {error}")
             return
         self._error = error
@@ -201,7 +201,6 @@ class Guide:
                 except VSFError as error:
                     self.fail(error)
                     self._raise_error()
-                    self._pass = None
             return pass_on(apply_model, args, previous)
 
         call_model.vsf_pass = sampling  # type: ignore[attr-defined]
@@ -218,16 +217,18 @@ class Guide:
         if sampling is None:
             return
         if getattr(self._p, "refiner_switch_at", None):
-            self.protect(lambda: self._follow(sampling))
+            self.protect(lambda: self._follow(sampling, step, total))
             self.refuse_pass()
         sampling.note(step, total)
 
-    def _follow(self, sampling: SamplingPass) -> None:
+    def _follow(self, sampling: SamplingPass, step: int, total: int) -> None:
         unet = self._p.sd_model.forge_objects.unet
         model = unet.model.diffusion_model
         if model is sampling.model:
             sampling.forget()  # some hosts only load other weights into it
             return
+        if not sampling.network.matches(model) and sampling.over(step, total):
+            return  # what comes is the host's own, whatever draws it
         sampling.follow(model)
         self._patch(self._wrapper(sampling, unet.model_options.get("model_function_wrapper")))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 
+import gradio as gr
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,8 +14,8 @@ from safetensors.torch import save_file
 from vsf_lib.presets import preset_for
 from vsf_lib.webui.advice import advice
 from vsf_lib.webui.checkpoint_file import peek
-from vsf_lib.webui.request import Checkpoint, preset_names
-from vsf_lib.webui.selection import strengths
+from vsf_lib.webui.request import STRENGTHS, Checkpoint, preset_names
+from vsf_lib.webui.selection import follow, strengths
 
 PREFIX = "model.diffusion_model."
 SD35 = [f"{PREFIX}joint_blocks.0.x_block.attn.qkv.weight", "text_encoders.clip_l.x"]
@@ -93,6 +96,82 @@ def test_the_widgets_follow_the_method():
     assert f"alpha {preset.difference_alpha:g}, beta" in advice(schnell, method="difference")
     assert strengths("Auto", schnell, strong=False, method="nag") == {}, "no preset is for it"
     assert f"alpha {preset.alpha:g}, beta" in advice(schnell, method="nag")
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The panel and a host's list of checkpoints on one page, and the events of an element of it."""
+
+    @contextmanager
+    def accordion(value, *, label, elem_id):
+        with gr.Accordion(label):
+            yield gr.Checkbox(value, label=label)
+
+    files = {name: file(tmp_path, f"{name}.safetensors", keys) for name, keys in (("xl", ["x"]), ("f", FLUX))}
+    hooks = []
+    modules = ModuleType("modules")
+    for name, part in {
+        "shared": SimpleNamespace(opts=SimpleNamespace(sd_model_checkpoint="f")),
+        "sd_models": SimpleNamespace(
+            checkpoint_aliases={name: SimpleNamespace(filename=str(path)) for name, path in files.items()}
+        ),
+        "script_callbacks": SimpleNamespace(on_after_component=hooks.append),
+        "ui_components": SimpleNamespace(InputAccordion=accordion),
+    }.items():
+        setattr(modules, name, part)
+        monkeypatch.setitem(sys.modules, f"modules.{name}", part)
+    monkeypatch.setitem(sys.modules, "modules", modules)
+    from vsf_lib.webui import panel
+
+    with gr.Blocks() as blocks:
+        widgets, line, told = panel.build(lambda name: name)
+        follow(line, widgets, told)
+        checkpoint = gr.Dropdown(["xl", "f"], label="Checkpoint", elem_classes=["model_selection"])
+        for made in hooks:
+            made(checkpoint)
+
+    def events(component, name):
+        found = [event for event in blocks.fns.values() if (component._id, name) in event.targets]
+        return [event for event in found if line in event.outputs]
+
+    return SimpleNamespace(widgets=widgets, line=line, checkpoint=checkpoint, events=events)
+
+
+def test_switching_on_renews_the_line_and_no_slider(page):
+    """A slider may have been moved by the time the answer comes."""
+    (event,) = page.events(page.widgets["enabled"], "change")
+    assert event.outputs == [page.line]
+    answer = event.fn("vsf")
+    assert answer["visible"]
+    assert "“Auto” means Flux schnell here" in answer["value"]
+
+
+def test_a_checkpoint_that_is_chosen_sets_the_sliders_on_or_off(page):
+    """So they are right when the panel is switched on."""
+    (event,) = page.events(page.checkpoint, "change")
+    assert page.widgets["enabled"] not in event.inputs
+    shown = {page.widgets[name]: name for name in STRENGTHS}
+    answers = event.fn("Auto", "vsf", "f")
+    assert len(answers) == len(event.outputs)
+    told = {
+        shown[widget]: answer.get("value")
+        for widget, answer in zip(event.outputs, answers, strict=True)
+        if widget in shown
+    }
+    assert told == strengths("Auto", Checkpoint("f.safetensors", "Flux"), strong=False)
+    line, _, *rest = event.fn("Auto", "vsf", "xl")
+    assert "switch VSF off" in line["value"]
+    assert all("value" not in answer for answer in rest), "another kind of model moves no slider"
+
+
+@pytest.mark.parametrize("name", ["preset", "method"])
+def test_another_preset_or_method_sets_the_sliders(page, name):
+    (event,) = page.events(page.widgets[name], "input")
+    assert {page.widgets[name] for name in STRENGTHS} < set(event.outputs)
+    assert (
+        event.fn("Auto", "vsf")[2]["value"]
+        == strengths("Auto", Checkpoint("f.safetensors", "Flux"), strong=False)["alpha"]
+    )
 
 
 def test_weights_are_not_names(tmp_path):

@@ -1,6 +1,7 @@
 """What the panel shows for the selected checkpoint and preset: a line of advice, and the values that it sets.
 
-Owns when they are renewed: as the page loads, with the panel's switch, with another preset or checkpoint.
+Owns when they are renewed: as the page loads, and with another preset, method or checkpoint. Switching the
+panel on renews the line alone: the values are there already, and a late answer would move a slider back.
 """
 
 from __future__ import annotations
@@ -37,17 +38,15 @@ def follow(line: Any, widgets: Mapping[str, Any], told: Any) -> None:
     import gradio as gr
     from modules import script_callbacks
 
-    quiet: dict[str, Any] = {
-        "outputs": [line, told, *(widgets[name] for name in STRENGTHS)],
-        "show_progress": False,
-        "queue": False,
-    }
+    quiet: dict[str, Any] = {"show_progress": False, "queue": False}
+    every: dict[str, Any] = {"outputs": [line, told, *(widgets[name] for name in STRENGTHS)], **quiet}
     asked = [widgets["preset"], widgets["method"]]
-    for event in (widgets["enabled"].change, widgets["preset"].input, widgets["method"].input):
-        event(_of_selected, inputs=asked, **quiet)
+    widgets["enabled"].change(_line_of_selected, inputs=[widgets["method"]], outputs=[line], **quiet)
+    for event in (widgets["preset"].input, widgets["method"].input):
+        event(_of_selected, inputs=asked, **every)
     root = gr.context.Context.root_block
     if root is not None:
-        root.load(_of_selected, inputs=asked, **quiet)
+        root.load(_of_selected, inputs=asked, **every)
 
     def made(component: Any, **_: Any) -> None:
         # While the page is used, gradio makes copies of its elements, outside of any page.
@@ -59,26 +58,45 @@ def follow(line: Any, widgets: Mapping[str, Any], told: Any) -> None:
             and component.label == "Checkpoint"
             and "model_selection" in component.elem_classes
         ):
-            component.change(_of_title, inputs=[*asked, component], **quiet)
+            component.change(_of_title, inputs=[*asked, component], **every)
 
     script_callbacks.on_after_component(made)
 
 
 def _of_selected(preset: str, method: str) -> list[Any]:
-    from modules import shared
+    return _of_title(preset, method, _selected())
 
-    return _of_title(preset, method, shared.opts.sd_model_checkpoint)
+
+def _line_of_selected(method: str) -> Any:
+    return _line(_checkpoint(_selected()), method)
 
 
 def _of_title(preset: str, method: str, title: str | None) -> list[Any]:
     import gradio as gr
+
+    checkpoint = _checkpoint(title)
+    values = strengths(preset, checkpoint, strong=chosen().strong_presets, method=method)
+    widgets = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
+    told = values.get("negative_tokens", gr.update())
+    return [_line(checkpoint, method), told, *widgets]
+
+
+def _line(checkpoint: Checkpoint | None, method: str) -> Any:
+    import gradio as gr
+
+    text = advice(checkpoint, strong=chosen().strong_presets, method=method)
+    return gr.update(value=html.escape(text), visible=bool(text))
+
+
+def _selected() -> str | None:
+    from modules import shared
+
+    title: str | None = shared.opts.sd_model_checkpoint
+    return title
+
+
+def _checkpoint(title: str | None) -> Checkpoint | None:
     from modules import sd_models
 
     known = sd_models.checkpoint_aliases.get(title or "")
-    checkpoint = None if known is None else peek(Path(known.filename))
-    strong = chosen().strong_presets
-    text = advice(checkpoint, strong=strong, method=method)
-    values = strengths(preset, checkpoint, strong=strong, method=method)
-    widgets = [gr.update(value=values[name]) if name in values else gr.update() for name in STRENGTHS]
-    told = values.get("negative_tokens", gr.update())
-    return [gr.update(value=html.escape(text), visible=bool(text)), told, *widgets]
+    return None if known is None else peek(Path(known.filename))

@@ -292,7 +292,7 @@ def in_tiles(order: list[int], sizes: tuple[int, ...]) -> Callable[..., Tensor]:
     rows of all of them in `order` (the places of one tile's rows)."""
 
     def wrapper(apply_model: Any, args: dict[str, Any]) -> Tensor:
-        tiles, done = args["input"].split(4, dim=3), []
+        tiles, done = args["input"].split(4, dim=-1), []
         for size in sizes:
             now = tiles[len(done) : len(done) + size]
             rows = [(tile, row) for tile in range(size) for row in range(len(args["input"]))]
@@ -310,7 +310,7 @@ def in_tiles(order: list[int], sizes: tuple[int, ...]) -> Callable[..., Tensor]:
             done += [
                 torch.stack([back[tile, row] for row in range(len(args["input"]))]) for tile in range(size)
             ]
-        return torch.cat(done, dim=3)
+        return torch.cat(done, dim=-1)
 
     return wrapper
 
@@ -318,12 +318,16 @@ def in_tiles(order: list[int], sizes: tuple[int, ...]) -> Callable[..., Tensor]:
 TILE_BY_TILE, ROW_BY_ROW = [0, 1], [1, 0]
 
 
-@pytest.mark.parametrize("kind", JOINT)
+def wide(args: dict[str, Any]) -> dict[str, Any]:
+    """The call, of latents that three tiles of it lie side by side in."""
+    shape = args["input"].shape
+    return {**args, "input": torch.randn(*shape[:-1], 12, dtype=torch.float64)}
+
+
 @pytest.mark.parametrize("entries", [[0], [1, 0]], ids=str)
 @pytest.mark.parametrize("method", ["vsf", "nag"])
 def test_pictures_in_tiles_are_guided_tile_by_tile(kind, entries, method):
-    model, args = build(kind), call_of(2, entries)
-    args["input"] = torch.randn(2 * len(entries), 4, 6, 12, dtype=torch.float64)
+    model, args = build(kind), wide(call_of(2, entries, kind))
     negatives = [torch.randn(3, 16), torch.randn(5, 16)]
     sampling = begin(kind, model, negatives, method=method, total=1)
     with torch.inference_mode():
@@ -339,18 +343,17 @@ def test_pictures_in_tiles_are_guided_tile_by_tile(kind, entries, method):
         torch.testing.assert_close(out[..., columns], single, atol=1e-6, rtol=1e-6)
         for row in range(len(out) if method == "vsf" else 0):
             guided = entries[row // 2] == 0
-            wanted = reference_forge.guided_row(
-                model, alone, row, negatives[row % 2] if guided else None, sampling.settings
-            )
+            negative = negatives[row % 2] if guided else None
+            wanted = guided_row(kind, model, alone, row, negative, sampling.settings)
             torch.testing.assert_close(out[row][..., columns], wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", JOINT)
 def test_tiles_in_another_order_are_an_error(kind):
-    model, args = build(kind), call_of(1, [1, 0])
-    args["input"] = torch.randn(2, 4, 6, 12, dtype=torch.float64)
-    sampling = begin(kind, model, [torch.randn(3, 16)], total=1)
-    sampling.wrapper(in_tiles(ROW_BY_ROW, (3,)))(apply_to(model), args)
+    model, args = build(kind), wide(call_of(1, [1, 0], kind))
+    sampling = begin(kind, model, [torch.randn(3, 16)], total=2)
+    for step, order in enumerate((ROW_BY_ROW, TILE_BY_TILE)):  # a later step in order mends nothing
+        sampling.note(step, 2)
+        sampling.wrapper(in_tiles(order, (3,)))(apply_to(model), args)
     with pytest.raises(GuidanceError, match="tiles whose prompts are in an order that is not known"):
         sampling.finish()
 

@@ -407,9 +407,12 @@ def test_a_window_between_two_steps_is_an_error(kind):
 
 def test_values_that_are_not_finite_are_an_error(kind):
     model = build(kind)
-    sampling = begin(kind, model, [torch.full((3, 16), torch.inf)], 0, 1)
-    sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
-    with pytest.raises(GuidanceError, match="not finite"):
+    texts = [[torch.full((3, 16), torch.inf)], [torch.randn(3, 16)]]
+    sampling = SamplingPass(KINDS[kind][1], model, Settings(), lambda step: texts[step])
+    for step in (0, 1):  # a later call that is sound mends nothing
+        sampling.note(step, 2)
+        sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
+    with pytest.raises(GuidanceError, match=r"not finite.*with VSF off"):  # it may be the host's own fault
         sampling.finish()
 
 

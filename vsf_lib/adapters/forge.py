@@ -301,7 +301,9 @@ class SamplingPass:
             )
         if self._finite is not None and not bool(self._finite):
             raise GuidanceError(
-                "the model's output has values that are not finite, so the picture is spoilt; lower alpha"
+                "the model's output has values that are not finite, so the picture is spoilt: make it once "
+                "with VSF off; if it is spoilt then, too, choose another schedule type, sampler or "
+                "precision, otherwise lower alpha"
             )
         if self._laid_out is not None and not bool(self._laid_out):
             raise GuidanceError(

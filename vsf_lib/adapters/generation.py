@@ -169,8 +169,8 @@ class Generation:
             )
         if self._finite is not None and not bool(self._finite):
             raise GuidanceError(
-                "the denoiser's output has values that are not finite, so the picture is spoilt; lower "
-                "alpha, or use bfloat16 or float32 instead of float16"
+                "the denoiser's output has values that are not finite, so the picture is spoilt: use "
+                "bfloat16 or float32 instead of float16; or lower alpha, if it is sound without guidance"
             )
         steps = tuple(sorted(self._guided))
         report = Report(

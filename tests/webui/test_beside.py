@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import reference_forge
 import small_mmdit
+import small_wan
 import torch
 from PIL import Image
 from small_host import Host, Model, Processing, letters, process_images
@@ -22,6 +23,7 @@ from vsf_lib.heatmap import Scale, heat, overlay
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.beside import Besides
 from vsf_lib.webui.callbacks import Callbacks
+from vsf_lib.webui.guide import Guide
 from vsf_lib.webui.paste import READERS
 
 STRENGTH = {"alpha": 1.2, "beta": 0.1, "negative_prompt": "wheels"}
@@ -193,6 +195,31 @@ def test_an_interrupted_picture_shows_its_steps(model, host):
     assert len(early.processed.images) == 2, "nothing was guided, so there is nothing to show"
 
 
+def test_a_video_has_none_and_says_so_once(host):
+    """What is one picture to the model is many to the WebUI: its frames."""
+    network = small_wan.SmallWan()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
+    p = job(Model(network.double().eval()), host, batch_size=5, video=True)
+    process_images(p)
+    assert len(p.processed.images) == 5
+    (said,) = p.comments
+    assert "a video has many pictures in one" in said
+
+
+def test_what_goes_wrong_at_the_end_leaves_nothing_on_the_job(model, host):
+    p = job(model, host)
+    p.callbacks.process(p, p.arguments)
+    guide = Guide.of(p)
+    assert guide is not None
+    guide._besides._made.append("a picture")
+    with pytest.raises(AttributeError):
+        p.callbacks.postprocess(p, object())
+    assert Guide.of(p) is None
+    assert "sample" not in vars(p)
+
+
 def test_a_later_batch_does_not_show_an_earlier_ones_map(model, host):
     p = job(model, host, n_iter=2)
     batches = []
@@ -246,14 +273,16 @@ def test_masks_between_the_results_keep_every_text_with_its_picture(model, host)
     assert all(text.startswith("Not a result") for text in texts[4:])
 
 
-def area_of(size: tuple[int, int], latent: tuple[int, int], *, hires: bool = False, **values: Any) -> Any:
+def area_of(
+    size: tuple[int, int], latent: tuple[int, int], row: int = 0, *, hires: bool = False, **values: Any
+) -> Any:
     """Where a map of one token per two latents comes to lie."""
     p = SimpleNamespace(**{"width": 64, "height": 64, "iteration": 0, "batch_size": 1, **values})
     host = Host()
     host.pastes = values.get("pastes", True)
-    tokens = torch.rand(1, -(-latent[0] // 2), -(-latent[1] // 2))
+    tokens = torch.rand(row + 1, -(-latent[0] // 2), -(-latent[1] // 2))
     maps = Maps((0,), tokens, None, latent)
-    return Besides(p, host, "picture", print)._area(maps, size, 0, hires=hires)
+    return Besides(p, host, "picture", print)._area(maps, size, row, hires=hires)
 
 
 def test_a_map_lies_where_the_model_drew():
@@ -265,6 +294,10 @@ def test_a_map_lies_where_the_model_drew():
     assert area_of((200, 100), (8, 8), **masked) == (50, 20, 90, 60)
     assert area_of((400, 200), (8, 8), **masked) == (100, 40, 180, 120)
     assert area_of((64, 64), (8, 8), pastes=False, **masked) == (0, 0, 64, 64)
+    two = {**masked, "overlay_images": [original, Image.new("RGBA", (100, 100))]}
+    assert area_of((400, 200), (8, 8), 0, **two) == (100, 40, 180, 120)
+    assert area_of((200, 200), (8, 8), 1, **two) == (100, 40, 180, 120), "each is put back into its own"
+    assert area_of((200, 200), (8, 8), 2, **two) == (100, 40, 180, 120), "of a batch that shares the last"
     cut = {
         "enable_hr": True,
         "hr_upscale_to_x": 128,
@@ -305,6 +338,8 @@ def test_a_pass_without_a_map_says_why():
     processed = SimpleNamespace(images=[1], infotexts=["x"], comments="")
     besides.add_to(processed)
     assert processed.images == [1]
+    besides.draw(1, Image.new("RGB", (64, 64)))
+    assert len(said) == 1
     assert "in parts" in said[0]
 
 

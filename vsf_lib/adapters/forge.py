@@ -282,6 +282,8 @@ class SamplingPass:
     ) -> None:
         if self.record is not None and any(block.again for block in ran.values()):
             self.record.give_up("another extension calls the model in parts")
+        if self.record is not None and latents.ndim > 4 and latents.shape[2] > 1:
+            self.record.give_up("a video has many pictures in one")
         share = call.share()
         if self.record is None or share is None or step in self._skipped:
             return  # a step that a cache has cut short shows a few layers only

@@ -110,10 +110,17 @@ class Besides:
 
     def draw(self, index: int, picture: Image.Image) -> None:
         """Draws what belongs to result `index` of the job, one of the batch that was guided last."""
-        if self._acted is None:
+        acted = self._acted
+        if acted is None:
+            return
+        if acted.maps is None:
+            self._acted = None  # the notice is one for all pictures, which for a video are its frames
+            self._say(
+                f"VSF cannot show where it acted: {acted.problem or 'no share of attention was recorded'}"
+            )
             return
         try:
-            self._made += self._drawn(self._acted, index, picture)
+            self._made += self._drawn(acted, acted.maps, index, picture)
         except Exception as error:
             told = error if isinstance(error, VSFError) else f"{type(error).__name__}: {error}"
             self._say(f"VSF cannot show where it acted: {told}")
@@ -135,21 +142,19 @@ class Besides:
                 self._say(f"VSF cannot save the picture of where it acted: {error}")
                 processed.comments += f"VSF cannot save the picture of where it acted: {error}\n"
 
-    def _drawn(self, acted: _Acted, index: int, picture: Image.Image) -> list[Beside]:
+    def _drawn(self, acted: _Acted, maps: Maps, index: int, picture: Image.Image) -> list[Beside]:
         from vsf_lib.heatmap import Scale, overlay
         from vsf_lib.heatmap_sheet import draw_steps
 
-        if acted.maps is None:
-            raise GuidanceError(acted.problem or "no share of attention was recorded")
         row = index - self._p.iteration * self._p.batch_size
-        area = self._area(acted.maps, picture.size, row, hires=acted.hires)
-        mean = acted.maps.mean[row].double().numpy()
+        area = self._area(maps, picture.size, row, hires=acted.hires)
+        mean = maps.mean[row].double().numpy()
         scale = Scale.of(mean)
         which = _PASSES[acted.hires]
-        told = _Told(self._p, acted.maps, acted.report, index, acted.negatives[row], which)
+        told = _Told(self._p, maps, acted.report, index, acted.negatives[row], which)
         made = [Beside(overlay(picture, mean, scale, area), told.text(scale), index, "-vsf-map")]
-        if acted.maps.each is not None:
-            of_step = dict(zip(acted.maps.steps, acted.maps.each[:, row].double().numpy(), strict=True))
+        if maps.each is not None:
+            of_step = dict(zip(maps.steps, maps.each[:, row].double().numpy(), strict=True))
             sheet, common = draw_steps(told.title, picture, _shown(of_step, acted.report.steps_run), area)
             made.append(Beside(sheet, told.text(common, each_step=True), index, "-vsf-steps"))
         return made

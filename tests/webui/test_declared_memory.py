@@ -101,4 +101,6 @@ def test_the_largest_call_is_read_from_what_the_host_hands_over() -> None:
     uc = [[entry("an even longer one")]] * 2
     assert largest_call(unet, x, c, uc, schedule) == Call(6, (9, 12), 18, 6, 16, torch.bfloat16)
     assert largest_call(unet, None, c, None, schedule) is None
+    unknown = SimpleNamespace(batch=[[object()], [SimpleNamespace(schedules=[object()])]])
+    assert largest_call(unet, x, unknown, None, schedule) == Call(2, (9, 12), 0, 6, 16, torch.bfloat16)
     assert largest_call(unet, x, None, None, schedule) == Call(2, (9, 12), 0, 6, 16, torch.bfloat16)

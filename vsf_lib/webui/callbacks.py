@@ -76,9 +76,11 @@ class Callbacks:
     def postprocess(self, p: Any, processed: Any) -> None:
         """All is drawn."""
         guide = Guide.of(p)
-        if guide is not None:
-            guide.end(processed)
-        detach(p)
+        try:
+            if guide is not None:
+                guide.end(processed)
+        finally:
+            detach(p)
 
 
 def note_step(params: Any) -> None:

@@ -42,18 +42,19 @@ def largest_call(unet: Any, x: Any, c: Any, uc: Any, schedule: Schedule) -> Call
         return None
     pictures = list(getattr(c, "batch", None) or [])
     prompts = max((len(picture) for picture in pictures), default=1)
-    texts = [prompt.schedules for picture in pictures for prompt in picture]
+    texts = [getattr(prompt, "schedules", ()) for picture in pictures for prompt in picture]
     texts += list(uc) if isinstance(uc, list) else []
     return Call(
         rows=len(x) * (prompts + (uc is not None)),
         latent=(x.shape[2], x.shape[3]),
-        n_p=max((_tokens(entry.cond) for entries in texts for entry in entries), default=0),
+        n_p=max((_tokens(entry) for entries in texts for entry in entries), default=0),
         n_n=schedule.longest,
         text_width=schedule.width,
         dtype=getattr(unet.model, "computation_dtype", torch.float32),
     )
 
 
-def _tokens(cond: Any) -> int:
+def _tokens(entry: Any) -> int:
+    cond = getattr(entry, "cond", None)
     text = cond.get("crossattn") if isinstance(cond, dict) else cond
     return len(text) if isinstance(text, Tensor) else 0

@@ -83,11 +83,11 @@ class Host:
         self.options = Options(strict=strict)
         self.stopped = False
         self.second: Checkpoint | None = None
-        self.pastes = True
+        self.pastes = self.t5 = True
         self.published: list[tuple[Any, ...]] = []
 
     def t5_enabled(self) -> bool:
-        return True
+        return self.t5
 
     def load_text_encoders(self, model: Any) -> None:
         return None

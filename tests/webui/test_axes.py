@@ -282,6 +282,16 @@ def test_a_plot_is_single_generations(plot, model):
     assert not axes.values_of(p), "the job itself is as it was"
 
 
+def test_a_copy_of_a_cell_keeps_its_values_to_itself():
+    """Copies of a processing object share what it holds."""
+    cell = SimpleNamespace()
+    axes.put(cell, alpha=1.0)
+    other = copy.copy(cell)
+    axes.put(other, beta=2.0)
+    assert axes.values_of(cell) == {"alpha": 1.0}
+    assert axes.values_of(other) == {"alpha": 1.0, "beta": 2.0}
+
+
 def test_an_unguided_cell_does_not_look_guided(plot, model):
     p = job([{"negative_prompt": "wheels", "alpha": 2.0}], model, batch_size=1)
     cells = plot.run(p, ("Method", ["vsf", "off", "nasa", "off"]), ("Alpha", "1, 3"))

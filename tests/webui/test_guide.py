@@ -168,6 +168,26 @@ def test_a_refiner_of_another_kind_may_come_after_the_guided_steps(model, host):
     torch.testing.assert_close(refined[0][0], wanted, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["sd35", "wan"])
+def test_a_refiner_of_the_same_kind_after_the_guided_steps_draws_as_ever(host, kind):
+    """That its calls run all of its blocks is asked of its own."""
+    first, second = network_of(kind), network_of(kind)
+    values = {"batch_size": 1, "video": kind == "wan", "steps": 4, "negative_prompt": "wheels"}
+    values |= {"refiner": second, "refiner_switch_at": 0.5}
+    half = process_images(job(Model(copy.deepcopy(first)), host, {"end": 0.5}, **values))
+    assert "VSF alpha" in half[0][1]
+    assert not same(half, plain(Model(copy.deepcopy(first)), host, **values))
+    assert not any(block._forward_hooks for block in second.modules())
+
+
+def test_a_refiner_that_cannot_be_guided_is_refused_like_a_model(model, host):
+    second = network_of("sd35")
+    second.joint_blocks[0]._compiled_call_impl = object()
+    values = {"refiner": second, "refiner_switch_at": 0.5, "steps": 2, "negative_prompt": "wheels"}
+    with pytest.raises(ModelError, match="compiled"):
+        process_images(job(model, host, {}, **values))
+
+
 def test_with_skip_a_refiner_of_another_kind_draws_an_unguided_picture(model):
     """Nothing was guided yet when it came, so that the whole picture can go on as if VSF were off."""
     second = network_of("wan")
@@ -527,6 +547,9 @@ def test_another_model_or_form_is_encoded_again(host):
         assert one.encoded == ["hat", "hat"], "another model, even with the same name"
     process_images(Processing(one, callbacks, host, arguments=({"negative_prompt": "hat", "method": "nag"},)))
     assert one.encoded == ["hat"] * 4, "another form"
+    host.t5 = False
+    process_images(Processing(one, callbacks, host, arguments=({"negative_prompt": "hat", "method": "nag"},)))
+    assert one.encoded == ["hat"] * 6, "without T5, as the host's option has it"
 
 
 def test_another_kind_of_model_in_the_second_pass(model, host):

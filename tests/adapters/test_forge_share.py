@@ -173,6 +173,10 @@ def test_half_a_token_at_the_edge_and_tokens_that_are_no_picture():
     record.add(1, share, (True, True), 2, (5, 7))
     assert record.read() is None
     record = ShareRecord(each_step=False)
+    record.add(0, share, (True, True), 2, (6, 8))
+    record.add(1, share, (True, True), 2, (8, 6))
+    assert record.read() is None, "as many tokens, but another picture"
+    record = ShareRecord(each_step=False)
     record.add(0, share, (False, True), 2, (5, 7))
     assert "no whole batches" in record.problem
 

@@ -120,9 +120,10 @@ def test_the_hosts_negative_box_is_usable_while_vsf_is_on(page: Page, tab: str, 
 
 
 def test_auto_shows_what_it_means_for_the_checkpoint(page: Page, model: Any) -> None:
-    page.switch(on=True)
     alpha = page.panel("alpha", "input[type=number]")
-    for kind, says in (("schnell", "Flux schnell"), ("turbo", "SD3.5 large turbo")):
+    schnell, turbo = ("schnell", "Flux schnell"), ("turbo", "SD3.5 large turbo")
+    for on, (kind, says) in ((True, schnell), (True, turbo), (False, schnell), (False, turbo)):
+        page.switch(on=on)
         title = model(kind).split(" [")[0]
         box = page.find(".model_selection input")
         box.click()
@@ -130,6 +131,8 @@ def test_auto_shows_what_it_means_for_the_checkpoint(page: Page, model: Any) -> 
         box.send_keys(title)
         time.sleep(1)
         box.send_keys("\ue007")
+        time.sleep(0 if on else 2)
+        page.switch(on=True)
         page.until(lambda s=says: s in page.find(page.panel("advice")).text, says)
         preset = preset_for(f"flux-{kind}" if kind == "schnell" else "sd3.5-large-turbo")
         page.until(lambda p=preset: page.value(alpha) == f"{p.alpha:g}", "the sliders did not follow")

@@ -107,6 +107,21 @@ def test_each_result_has_its_own_map(model, host):
         assert pairs(texts[2 + row])["Map scale"] == str(Scale.of(share))
 
 
+def test_the_steps_have_a_scale_of_their_own(model, host, monkeypatch):
+    """It goes over all of them, and so beyond that of their mean."""
+    kept: list[Maps] = []
+    read = ShareRecord.read
+    monkeypatch.setattr(ShareRecord, "read", lambda record: kept.append(read(record)) or kept[-1])
+    p = job(model, host, "each step")
+    process_images(p)
+    (maps,) = kept
+    scales = [pairs(text)["Map scale"] for text in p.processed.infotexts[2:]]
+    for row in range(2):
+        mean, each = (Scale.of(shares.double().numpy()) for shares in (maps.mean[row], maps.each[:, row]))
+        assert scales[2 * row : 2 * row + 2] == [str(mean), str(each)]
+        assert str(mean) != str(each)
+
+
 def test_it_cannot_be_taken_for_a_result(model, host):
     p = job(model, host, "each step", n_iter=2, batch_size=1, settings={"end": 0.5})
     process_images(p)
@@ -174,11 +189,20 @@ def test_who_puts_pictures_together_in_another_way_gets_results_only(model, host
     ("hires_pass", "shown"), [("both", "second"), ("first", "first"), ("second", "second")]
 )
 def test_hires_shows_the_last_guided_pass(model, host, hires_pass, shown):
-    p = job(model, host, enable_hr=True, settings={"hires_pass": hires_pass})
+    texts = {"first": "wheels", "second": "roof"}
+    p = job(
+        model,
+        host,
+        enable_hr=True,
+        settings={"negative_prompt": "", "hires_pass": hires_pass},
+        negative_prompt=texts["first"],
+        hr_negative_prompt=texts["second"],
+    )
     process_images(p)
     results, maps = p.processed.images[:2], p.processed.images[2:]
     assert [image.size for image in maps] == [image.size for image in results] == [(64, 96)] * 2
     assert {pairs(text)["Map pass"] for text in p.processed.infotexts[2:]} == {shown}
+    assert {pairs(text)["Map negative prompt"] for text in p.processed.infotexts[2:]} == {texts[shown]}
     assert not p.comments
 
 

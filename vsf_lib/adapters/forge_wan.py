@@ -71,7 +71,7 @@ class ForgeWan(CrossNetwork):
                 return original(q, k, v, heads, *args, **kwargs)
             if kwargs.get("mask") is not None or (args and args[0] is not None):
                 raise GuidanceError("this model masks its attention, which guidance does not know")
-            return out.transpose(1, 2).flatten(2).to(q.dtype)
+            return out.transpose(1, 2).flatten(2)
 
         return attention_function
 

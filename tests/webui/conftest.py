@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_flux
-import torch
-from small_host import Model
+from small_host import Model, weighted
 from small_sweep import WebUI
 
 
@@ -21,8 +20,4 @@ def webui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WebUI:
 
 @pytest.fixture
 def model() -> Model:
-    network = small_flux.SmallFlux()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    return Model(network.double().eval())
+    return Model(weighted(small_flux.SmallFlux()))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import small_flux
 import torch
-from small_host import Host, Model, Processing, process_images
+from small_host import Host, Model, Processing, process_images, weighted
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import named, preset_for
@@ -95,11 +95,7 @@ def plot(monkeypatch: pytest.MonkeyPatch) -> Plot:
 
 @pytest.fixture
 def model() -> Model:
-    network = small_flux.SmallFlux()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    return Model(network.double().eval())
+    return Model(weighted(small_flux.SmallFlux()))
 
 
 def panel(**values: Any) -> list[Any]:

@@ -14,7 +14,7 @@ import small_mmdit
 import small_wan
 import torch
 from PIL import Image
-from small_host import Host, Model, Processing, letters, process_images
+from small_host import Host, Model, Processing, letters, process_images, weighted
 
 from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.share import Maps, ShareRecord
@@ -33,11 +33,7 @@ PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 @pytest.fixture
 def model() -> Model:
-    network = small_mmdit.SmallMMDiT()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    return Model(network.double().eval())
+    return Model(weighted(small_mmdit.SmallMMDiT()))
 
 
 @pytest.fixture
@@ -221,11 +217,7 @@ def test_an_interrupted_picture_shows_its_steps(model, host):
 
 def test_a_video_has_none_and_says_so_once(host):
     """What is one picture to the model is many to the WebUI: its frames."""
-    network = small_wan.SmallWan()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    p = job(Model(network.double().eval()), host, batch_size=5, video=True)
+    p = job(Model(weighted(small_wan.SmallWan())), host, batch_size=5, video=True)
     process_images(p)
     assert len(p.processed.images) == 5
     (said,) = p.comments

@@ -12,7 +12,7 @@ import small_flux
 import small_mmdit
 import small_wan
 import torch
-from small_host import Host, Model, Processing, letters, process_images
+from small_host import Host, Model, Processing, letters, process_images, weighted
 
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
 from vsf_lib.settings import Settings
@@ -22,11 +22,7 @@ from vsf_lib.webui.request import Checkpoint
 
 @pytest.fixture
 def model() -> Model:
-    network = small_mmdit.SmallMMDiT()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    return Model(network.double().eval())
+    return Model(weighted(small_mmdit.SmallMMDiT()))
 
 
 @pytest.fixture
@@ -73,10 +69,8 @@ def test_pictures_are_what_the_equations_give(model, host):
 @torch.inference_mode()
 def test_a_video_is_one_picture_of_many_frames(host):
     """The WebUI has a text for each frame, and takes the first."""
-    network = small_wan.SmallWan()
-    for parameter in network.parameters():
-        parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    model = Model(network.double().eval())
+    network = weighted(small_wan.SmallWan())
+    model = Model(network)
     common = {"batch_size": 5, "video": True, "steps": 1}
     off = process_images(job(model, host, None, **common))
     made = process_images(job(model, host, {}, negative_prompt="wheels", **common))
@@ -99,11 +93,7 @@ def test_a_video_is_one_picture_of_many_frames(host):
 
 
 def network_of(kind: str) -> torch.nn.Module:
-    network = {"sd35": small_mmdit.SmallMMDiT, "wan": small_wan.SmallWan}[kind]()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    return network.double().eval()
+    return weighted({"sd35": small_mmdit.SmallMMDiT, "wan": small_wan.SmallWan}[kind]())
 
 
 @pytest.mark.parametrize("fast", [False, True], ids=["another model", "other weights"])
@@ -203,10 +193,8 @@ def test_with_skip_a_refiner_of_another_kind_draws_an_unguided_picture(model):
 
 @torch.inference_mode()
 def test_equation_10_on_flux(host):
-    network = small_flux.SmallFlux()
-    for parameter in network.parameters():
-        parameter.copy_(torch.randn_like(parameter) * (1.2 / parameter.shape[-1] ** 0.5))
-    model = Model(network.double().eval())
+    network = weighted(small_flux.SmallFlux())
+    model = Model(network)
     settings = {"negative_prompt": "roof", "negative_scale": 3.0}
     callbacks = Callbacks(host)
     arguments = ({"alpha": 1.2, "beta": 0.1, **settings},)

@@ -16,7 +16,7 @@ from vsf_lib.adapters.share import PATCH, Maps, ShareRecord
 from vsf_lib.errors import GuidanceError, VSFError
 from vsf_lib.infotext import encode, write_pairs
 from vsf_lib.settings import SHARING
-from vsf_lib.webui.request import HEATMAP_STEPS
+from vsf_lib.webui.request import HEATMAP_STEPS, PASSES
 
 if TYPE_CHECKING:  # drawing loads them when there is something to draw
     import numpy as np
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # drawing loads them when there is something to draw
 
 _LATENT = 8
 """Pixels along a side of a latent."""
-_PASSES = {False: "first", True: "second"}
 
 
 class PublishingHost(Protocol):
@@ -150,7 +149,7 @@ class Besides:
         area = self._area(maps, picture.size, row, hires=acted.hires)
         mean = maps.mean[row].double().numpy()
         scale = Scale.of(mean)
-        which = _PASSES[acted.hires]
+        which = PASSES[acted.hires]
         told = _Told(self._p, maps, acted.report, index, acted.negatives[row], which)
         made = [Beside(overlay(picture, mean, scale, area), told.text(scale), index, "-vsf-map")]
         if maps.each is not None:

@@ -23,12 +23,11 @@ from vsf_lib.webui.memory import declare
 from vsf_lib.webui.negatives import EncodingHost, Negatives
 from vsf_lib.webui.networks import listed, titles
 from vsf_lib.webui.options import Options
-from vsf_lib.webui.request import HEATMAP_OFF, Checkpoint, Request
+from vsf_lib.webui.request import HEATMAP_OFF, PASSES, Checkpoint, Request
 
 log = logging.getLogger("vsf")
 
 ATTRIBUTE = "_vsf_guide"
-_PASSES = {False: "first", True: "second"}
 _KEYS = frozenset(field.infotext for field in fields())
 
 
@@ -290,7 +289,7 @@ class Guide:
         if getattr(p, "enable_hr", False):
             start = p.iteration * p.batch_size
             host[True] = p.all_hr_negative_prompts[start : start + p.batch_size]
-            host = {hires: texts for hires, texts in host.items() if asked in ("both", _PASSES[hires])}
+            host = {hires: texts for hires, texts in host.items() if asked in ("both", PASSES[hires])}
         if _network(_diffusion_model(p)).one_text:
             host = {hires: texts[:1] for hires, texts in host.items()}
         found = {hires: request.negatives(texts) for hires, texts in host.items()}
@@ -298,8 +297,8 @@ class Guide:
         if there and len(there) < len(found):
             lacking = next(hires for hires, texts in found.items() if texts is None)
             raise PromptError(
-                f"the {_PASSES[lacking]} pass of hires fix has no negative prompt: write one, or choose to "
-                f"guide the {_PASSES[not lacking]} pass only"
+                f"the {PASSES[lacking]} pass of hires fix has no negative prompt: write one, or choose to "
+                f"guide the {PASSES[not lacking]} pass only"
             )
         return there
 

@@ -22,6 +22,8 @@ AUTO, CUSTOM = "Auto", "Custom"
 HEATMAP = "heatmap"
 """Whether a result comes with a picture of where VSF acted. No field of `Settings`: results are the same."""
 HEATMAP_OFF, HEATMAP_PICTURE, HEATMAP_STEPS = HEATMAPS = ("off", "picture", "each step")
+PASSES = {False: "first", True: "second"}
+"""What the setting "hires pass" calls a pass, by whether it is the second one of hires fix."""
 
 _FIELDS = tuple(item.name for item in fields() if not item.pipeline)
 _THEN = _FIELDS.index("negative_tokens") + 1

@@ -479,6 +479,21 @@ def test_what_cannot_be_guided_is_refused_by_name(kind, monkeypatch):
         check_model(network, model)
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["by name", "by place"])
+def test_a_mask_is_refused_however_it_is_given(kind, named):
+    network, flux = KINDS[kind][1], "flux" in kind
+    q = torch.randn(1, 2, 5, 4) if flux else torch.randn(1, 5, 8)
+    options = {"skip_reshape": True} if flux else {}
+    function = network.attention(lambda *_, **__: pytest.fail("not guided"), lambda q, *_, **__: q)
+    assert function(q, q, q, 2, **options).shape == (1, 5, 8)
+    mask = torch.zeros(5, 5)
+    with pytest.raises(GuidanceError, match="masks its attention"):
+        if named:
+            function(q, q, q, 2, mask=mask, **options)
+        else:
+            function(q, q, q, 2, mask, **options)
+
+
 def test_networks_are_told_by_their_structure():
     for kind, (_, network) in KINDS.items():
         assert find_network(build(kind)) is network

@@ -14,8 +14,9 @@ from allocated import peak
 from torch import nn
 
 from vsf_lib.adapters import forge_flux, forge_sd35
-from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass
+from vsf_lib.adapters.forge import SamplingPass
 from vsf_lib.adapters.forge_memory import Call, extra_bytes
+from vsf_lib.adapters.forge_network import ForgeNetwork
 from vsf_lib.settings import Settings
 
 KINDS: dict[str, tuple[type[nn.Module], ForgeNetwork]] = {

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vsf_lib.adapters import forge_flux, forge_sd35, forge_wan
-from vsf_lib.adapters.forge import SamplingPass, check_model
+from vsf_lib.adapters.forge import SamplingPass
+from vsf_lib.adapters.forge_network import check_model
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError
 from vsf_lib.settings import Settings

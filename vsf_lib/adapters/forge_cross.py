@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.adapters.cross import Pair
 from vsf_lib.adapters.cross import attend as attend_across
-from vsf_lib.adapters.forge import BlockCall, Function, Tap, exchanged
+from vsf_lib.adapters.forge_network import BlockCall, Function, Tap, exchanged
 from vsf_lib.adapters.tiles import Tiled
 
 
@@ -31,18 +31,18 @@ class _CrossCall(BlockCall):
 
 
 class CrossNetwork(ABC):
-    """The part of `forge.ForgeNetwork` that is the same for all of them. Their blocks are the layers of
-    attention over text themselves."""
+    """The part of `forge_network.ForgeNetwork` that is the same for all of them. Their blocks are the layers
+    of attention over text themselves."""
 
     one_text = False
 
     @abstractmethod
     def blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """See `forge.ForgeNetwork`."""
+        """See `forge_network.ForgeNetwork`."""
 
     @abstractmethod
     def tap(self, model: nn.Module) -> Tap:
-        """See `forge.ForgeNetwork`."""
+        """See `forge_network.ForgeNetwork`."""
 
     @abstractmethod
     def keys(self, layer: nn.Module) -> nn.Module:

@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.forge import Function, Size, Tap, find_tap
 from vsf_lib.adapters.forge_joint import JointNetwork
+from vsf_lib.adapters.forge_network import Function, Size, Tap, find_tap
 from vsf_lib.errors import GuidanceError
 
 _PATCH = 2
 
 
 class ForgeFlux(JointNetwork):
-    """See `forge.ForgeNetwork`."""
+    """See `forge_network.ForgeNetwork`."""
 
     title = "Flux"
     home = "backend.nn.flux"

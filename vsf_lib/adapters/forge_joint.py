@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vsf_lib.adapters.call import GuidedCall
-from vsf_lib.adapters.forge import BlockCall, Function, Tap, exchanged
+from vsf_lib.adapters.forge_network import BlockCall, Function, Tap, exchanged
 from vsf_lib.adapters.joint import attend as attend_jointly
 from vsf_lib.adapters.tiles import TEXT, Tiled
 from vsf_lib.errors import GuidanceError
@@ -29,17 +29,17 @@ class _JointCall(BlockCall):
 
 
 class JointNetwork(ABC):
-    """The part of `forge.ForgeNetwork` that is the same for all of them."""
+    """The part of `forge_network.ForgeNetwork` that is the same for all of them."""
 
     one_text = False
 
     @abstractmethod
     def blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """See `forge.ForgeNetwork`."""
+        """See `forge_network.ForgeNetwork`."""
 
     @abstractmethod
     def tap(self, model: nn.Module) -> Tap:
-        """See `forge.ForgeNetwork`."""
+        """See `forge_network.ForgeNetwork`."""
 
     @abstractmethod
     def lengths(

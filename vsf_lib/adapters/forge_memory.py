@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vsf_lib.adapters.forge import ForgeNetwork
+from vsf_lib.adapters.forge_network import ForgeNetwork
 from vsf_lib.attention.memory import JointShape, joint_extra_bytes
 
 log = logging.getLogger("vsf")

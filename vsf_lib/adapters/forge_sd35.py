@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vsf_lib.adapters.forge import Function, Size, Tap, find_tap
 from vsf_lib.adapters.forge_joint import JointNetwork
+from vsf_lib.adapters.forge_network import Function, Size, Tap, find_tap
 from vsf_lib.errors import GuidanceError
 
 
 class ForgeSd35(JointNetwork):
-    """See `forge.ForgeNetwork`."""
+    """See `forge_network.ForgeNetwork`."""
 
     title = "SD3.5"
     home = "backend.nn.mmditx"

@@ -13,15 +13,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from vsf_lib.adapters.cross import Pair
-from vsf_lib.adapters.forge import Function, Size, Tap, find_tap
 from vsf_lib.adapters.forge_cross import CrossNetwork
+from vsf_lib.adapters.forge_network import Function, Size, Tap, find_tap
 from vsf_lib.errors import GuidanceError
 
 _PATCH = 2
 
 
 class ForgeWan(CrossNetwork):
-    """See `forge.ForgeNetwork`."""
+    """See `forge_network.ForgeNetwork`."""
 
     title = "Wan"
     home = "backend.nn.wan"

@@ -18,7 +18,7 @@ from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.errors import ModelError
 
 if TYPE_CHECKING:
-    from vsf_lib.adapters.forge import ForgeNetwork
+    from vsf_lib.adapters.forge_network import ForgeNetwork
 
 
 class Adapter(Protocol):

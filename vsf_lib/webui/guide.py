@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass, pass_on
+from vsf_lib.adapters.forge import SamplingPass, pass_on
+from vsf_lib.adapters.forge_network import ForgeNetwork
 from vsf_lib.adapters.registry import find_network
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, VSFError
 from vsf_lib.settings import fields

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsf_lib.adapters.forge import ForgeNetwork
 from vsf_lib.adapters.forge_memory import Call, extra_bytes
+from vsf_lib.adapters.forge_network import ForgeNetwork
 from vsf_lib.webui.encoding import Schedule
 
 log = logging.getLogger("vsf")

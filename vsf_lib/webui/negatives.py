@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from vsf_lib.adapters.forge import ForgeNetwork
+from vsf_lib.adapters.forge_network import ForgeNetwork
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import Settings
 from vsf_lib.webui.encoding import Encoder, Schedule

@@ -20,6 +20,7 @@ from vsf_lib.adapters.generation import Report
 from vsf_lib.adapters.share import Maps, ShareRecord
 from vsf_lib.errors import GuidanceError
 from vsf_lib.heatmap import Scale, heat, overlay
+from vsf_lib.heatmap_sheet import draw_steps
 from vsf_lib.settings import Settings, fields
 from vsf_lib.webui.beside import Besides
 from vsf_lib.webui.callbacks import Callbacks
@@ -169,7 +170,7 @@ def test_methods_without_a_share_say_so(model, host, method):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"script_args": (3, "x")}, "a script is selected"),
+        ({"script_args": (1, "x")}, "a script is selected"),  # the first of the list
         ({"txt2img_upscale": True}, "the WebUI's upscale button"),
     ],
     ids=["script", "upscale"],
@@ -341,6 +342,23 @@ def test_colours_cover_the_area_and_nothing_else():
     beyond = np.asarray(overlay(picture, shares, scale, (-10, -20, 90, 80)))
     whole = heat(shares, scale, 100, 100).crop((10, 20, 90, 80))
     assert np.array_equal(beyond, np.asarray(Image.blend(grey, whole, 0.65)))
+
+
+def test_the_steps_cover_the_same_area():
+    picture = Image.fromarray(np.random.default_rng().integers(0, 256, (128, 256, 3)).astype(np.uint8))
+    shares = np.random.default_rng().random((4, 4))
+    sheet, scale = draw_steps("x", picture, [(0, shares)], (64, 32, 192, 96))
+    wanted = np.asarray(overlay(picture, shares, scale, (64, 32, 192, 96)))
+    assert any(
+        np.array_equal(np.asarray(sheet.crop((12, top, 12 + 256, top + 128))), wanted)
+        for top in range(sheet.height - 127)
+    ), "as large as a tile, so that nothing is scaled"
+    larger = picture.resize((512, 256), Image.Resampling.NEAREST)
+    enlarged, _ = draw_steps("x", larger, [(0, shares)], (128, 64, 384, 192))
+    assert enlarged.size == sheet.size
+    moved = np.abs(np.asarray(enlarged).astype(int) - np.asarray(sheet)).mean()
+    other, _ = draw_steps("x", larger, [(0, shares)], (64, 32, 192, 96))
+    assert moved < np.abs(np.asarray(other).astype(int) - np.asarray(sheet)).mean() / 2
 
 
 def test_a_pass_without_a_map_says_why():

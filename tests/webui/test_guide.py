@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -551,6 +553,28 @@ def test_another_kind_of_model_in_the_second_pass(model, host):
     host.second = Checkpoint("other_sd3.5_turbo.safetensors", "SD3.5")
     both = process_images(job(model, host, {"negative_prompt": "x"}, enable_hr=True))
     assert "VSF alpha" in both[0][1]
+
+
+def test_dev_after_schnell_is_another_kind_too(host):
+    """Both are Flux, and their presets far apart."""
+    flux = Model(weighted(small_flux.SmallFlux()))
+    host.second = Checkpoint("dev.safetensors", "Flux", guidance_embedding=True)
+    with pytest.raises(SettingsError, match="another kind of model"):
+        process_images(job(flux, host, {"negative_prompt": "x"}, enable_hr=True))
+    host.second = Checkpoint("other schnell.safetensors", "Flux")
+    both = process_images(job(flux, host, {"negative_prompt": "x"}, enable_hr=True))
+    assert "VSF alpha" in both[0][1]
+
+
+def test_no_model_is_kept_alive(host):
+    """What is kept of it, for the next job, goes with it: a checkpoint is many gigabytes."""
+    callbacks = Callbacks(host)
+    model = Model(network_of("sd35"))
+    process_images(Processing(model, callbacks, host, arguments=({"negative_prompt": "x"},)))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_means_nothing_here_is_not_written(model, host):

@@ -33,7 +33,7 @@ from vsf_lib.video.job import VideoJob
 from vsf_lib.video.locks import turn
 from vsf_lib.video.places import Places, Rights
 from vsf_lib.video.queue import CANCELLED, DONE, Queue
-from vsf_lib.webui.apart import routes
+from vsf_lib.webui.apart import routes, tab
 from vsf_lib.webui.apart.desk import ApartDesk
 from vsf_lib.webui.apart.process import PageProcess
 
@@ -309,6 +309,13 @@ def test_a_page_that_has_just_died_is_not_told_as_closed(desk: ApartDesk) -> Non
     assert desk.state()["stage"] == "opening"
     page.failed = "no memory"
     assert desk.state() == {"stage": "ready", "text": "no memory"}
+
+
+def test_the_api_alone_gets_no_page() -> None:
+    """It has no login of the pages' kind, so everybody would be let in."""
+    app = Starlette()
+    tab.serve(None, app)
+    assert app.routes == []
 
 
 HOST = """

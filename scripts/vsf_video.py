@@ -26,5 +26,5 @@ elif support.stale() is None:
     from vsf_lib.webui.apart import tab as apart
 
     script_callbacks.on_ui_tabs(apart.build)
-    script_callbacks.on_app_started(lambda blocks, app: apart.serve(app))
+    script_callbacks.on_app_started(apart.serve)
     script_callbacks.on_script_unloaded(apart.close)

@@ -20,7 +20,8 @@ from vsf_lib.studio import open_page
 from vsf_lib.video.desk import Desk, Places, Rights
 from vsf_lib.video.queue import DONE, FAILED, WAITING
 
-LONG = {"steps": 30, "frames": 33}
+LONG = {"steps": 100, "width": 256, "height": 256, "frames": 81}
+"""Sampled for many times as long as the page takes for a look, however busy the machine is."""
 
 
 @pytest.fixture

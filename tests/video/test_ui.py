@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,29 @@ def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, 
     page._act("delete", id)
     assert [path.parent.name for path in (tmp_path / "cache").rglob("*.mp4")] == ["two"]
     assert _copies(Path(), tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a script")
+@pytest.mark.parametrize("programs", [(), ("ffmpeg",), ("ffmpeg", "ffprobe")])
+def test_a_film_is_shown_whichever_programs_there_are(desk, page, tmp_path, monkeypatch, programs):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in programs:
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    file = desk.places.outputs / "a car.mp4"
+    file.parent.mkdir()
+    file.write_bytes(b"a film")
+    id = row(desk)
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.done(id, str(file), "its text")
+    looked = page._look(id, {})
+    video, own = looked[4], looked[7]
+    assert looked[6] == "its text"
+    assert video["visible"] is not own["visible"]
+    page._video.postprocess(video["value"])
+    content = base64.b64encode(b"a film").decode()
+    assert (video["value"] == str(file)) is (f"data:video/mp4;base64,{content}" not in own["value"])
 
 
 def test_what_stops_the_queue_is_shown(desk, page):

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 pytest.importorskip("gradio")  # the page, and the server and client that hosts have with theirs
 pytest.importorskip("imageio_ffmpeg")
 
+import httpcore
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
@@ -32,7 +33,7 @@ from vsf_lib.video.job import VideoJob
 from vsf_lib.video.locks import turn
 from vsf_lib.video.places import Places, Rights
 from vsf_lib.video.queue import CANCELLED, DONE, Queue
-from vsf_lib.webui.apart import routes
+from vsf_lib.webui.apart import routes, tab
 from vsf_lib.webui.apart.desk import ApartDesk
 from vsf_lib.webui.apart.process import PageProcess
 
@@ -160,6 +161,12 @@ def test_the_page_is_opened_by_the_set_up_page_and_passed_on(desk: ApartDesk) ->
         config = json.loads(ask(f"{url}/vsf-video/page/config")[1])
         assert config["root"] == f"{url}/vsf-video/page", "its links lead through the WebUI"
         assert ask(f"{url}/vsf-video/page/", Sec_Fetch_Site="cross-site")[0] == 403
+        sent = f"{url}/vsf-video/page/gradio_api/queue/join"  # over plain HTTP browsers tell the origin alone
+        assert ask(sent, "POST", Origin="http://other.example")[0] == 403
+        assert ask(sent, "POST", Origin="null")[0] == 403
+        assert ask(sent, "POST", Origin=url)[0] == 422, "the page's own word for what is missing"
+        behind = {"Origin": "https://me.example", "X_Forwarded_Host": "me.example:443, inner"}
+        assert ask(sent, "POST", **behind)[0] == 422
         assert ask(f"{url}/vsf-video/page/gradio_api/file=/etc/passwd")[0] in (403, 404)
         desk.close()
         assert json.loads(ask(f"{url}/vsf-video/state", **OURS)[1])["stage"] == "ready"
@@ -197,8 +204,14 @@ def test_a_public_webui_installs_nothing(tmp_path: Path, row: Row) -> None:
     assert begun == ["own"]
 
 
-def test_an_answer_is_passed_on_as_it_comes(desk: ApartDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("old", [False, True])
+def test_an_answer_is_passed_on_as_it_comes(
+    desk: ApartDesk, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
     """The page's events come one by one through a connection that stays open, and the host compresses."""
+    if old:  # the hosts' httpcore closes nothing while it is being cancelled
+        for module in (httpcore._async.http11, httpcore._async.connection_pool):
+            monkeypatch.setattr(module, "AsyncShieldCancellation", nullcontext)
     read, closed = threading.Event(), threading.Event()
     asked: dict[str, str] = {}
 
@@ -234,7 +247,7 @@ def test_an_answer_is_passed_on_as_it_comes(desk: ApartDesk, monkeypatch: pytest
                 "Cookie": "access-token=secret",
                 "X-Own": "ü".encode().decode("latin-1"),
             }
-            request = urllib.request.Request(f"{url}/vsf-video/page/a%20b?c=%2F&d", b"sent", headers)
+            request = urllib.request.Request(f"{url}/vsf-video/page/a%20%231%25%3F?c=%2F&d", b"sent", headers)
             with _open(request, timeout=WITHIN) as answer:
                 assert answer.readline() == b"data: first\n"
                 read.set()
@@ -242,7 +255,7 @@ def test_an_answer_is_passed_on_as_it_comes(desk: ApartDesk, monkeypatch: pytest
                 assert answer.readline() == b"data: more\n"
             assert closed.wait(WITHIN), "the connection behind stays open for ever"
         upstream.shutdown()
-    assert (asked["path"], asked["body"]) == ("/a%20b?c=%2F&d", "sent")
+    assert (asked["path"], asked["body"]) == ("/a%20%231%25%3F?c=%2F&d", "sent")
     assert "cookie" not in {name.lower() for name in asked}
     assert asked["x-forwarded-host"] == url.removeprefix("http://")
 
@@ -287,6 +300,22 @@ def test_a_job_waits_for_its_turn_keeps_it_and_gives_it_back(desk: ApartDesk, ro
     opened(desk)  # and begins it again
     until(lambda: len(row.jobs) == 4)
     assert row.jobs[3].id == third
+
+
+def test_a_page_that_has_just_died_is_not_told_as_closed(desk: ApartDesk) -> None:
+    """Its last lines come a little after its end; the set-up page looks no more once there is a reason."""
+    page: Any = SimpleNamespace(alive=False, failed="", port=None, close=lambda: None)
+    desk._page = page
+    assert desk.state()["stage"] == "opening"
+    page.failed = "no memory"
+    assert desk.state() == {"stage": "ready", "text": "no memory"}
+
+
+def test_the_api_alone_gets_no_page() -> None:
+    """It has no login of the pages' kind, so everybody would be let in."""
+    app = Starlette()
+    tab.serve(None, app)
+    assert app.routes == []
 
 
 HOST = """

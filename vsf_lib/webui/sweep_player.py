@@ -1,22 +1,19 @@
 """The films of the job that the page shows, under the settings of the script "VSF sweep".
 
-The host's gallery shows pictures alone. A film is put into the page itself, so that it needs no leave to be
-served from the user's folder; of a page's own word for what to show only what this process wrote is believed.
+The host's gallery shows pictures alone. Of a page's own word for what to show only what this process wrote is
+believed.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from vsf_lib.video.ui.words import film
 from vsf_lib.webui.sweep_script import FILMS
 
-_LARGEST = 32 * 2**20
-"""Bytes of a film that is put into the page; of a larger one its path stands there."""
 SOURCE = "generation_info_{tab}"
 """The host's hidden element with what a job has told, as JSON."""
 
@@ -42,19 +39,7 @@ def page(told: str, written: Collection[str]) -> str:
     """The films that a job's JSON names, as HTML; empty where it names none."""
     try:
         films = json.loads(told)["extra_generation_params"][FILMS]
-        known = [Path(film) for film in films if film in written]
+        known = [Path(name) for name in films if name in written]
     except (ValueError, KeyError, TypeError):
         return ""
-    return "".join(map(_film, known))
-
-
-def _film(path: Path) -> str:
-    name = f"<p>{html.escape(str(path))}</p>"
-    try:
-        if path.stat().st_size > _LARGEST:
-            return name
-        content = base64.b64encode(path.read_bytes()).decode()
-    except OSError:  # deleted since
-        return ""
-    source = f"data:video/mp4;base64,{content}"
-    return f'<video controls autoplay loop muted style="max-width: 100%" src="{source}"></video>{name}'
+    return "".join(map(film, known))

@@ -9,6 +9,7 @@ import filecmp
 import functools
 import glob
 import html
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vsf_lib.video.progress import overview, spoken
 from vsf_lib.video.queue import DONE, RUNNING, WAITING, Entry
 from vsf_lib.video.ui.downloads import DownloadPanel
 from vsf_lib.video.ui.form import QUIET, Form
-from vsf_lib.video.ui.words import bar, say
+from vsf_lib.video.ui.words import bar, film, say
 
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""
@@ -90,6 +91,7 @@ class _Page:
         self._picture = gr.Image(
             label="Video", elem_id="vsf_video_picture", interactive=False, visible=False, type="filepath"
         )
+        self._film = gr.HTML(elem_id="vsf_video_film", visible=False)
         self._infotext = gr.Textbox(
             label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
         )
@@ -111,7 +113,7 @@ class _Page:
         form = [*self._form.elements.values()]
         look = [self._chosen, self._seen]
         live = [self._now, self._queue, self._history, self._pause, self._video, self._picture]
-        live += [self._infotext, self._seen]
+        live += [self._infotext, self._film, self._seen]
         said = [*live, self._said]
         guarded, restore = self._guarded, self._restore
 
@@ -264,7 +266,7 @@ class _Page:
             history = self._desk.queue.history(_HISTORY)
             now = _running(self._desk, queue)
         except VSFError as error:
-            return [say(str(error), bad=True), *[gr.update()] * 6, seen]
+            return [say(str(error), bad=True), *[gr.update()] * 7, seen]
         chosen = next((entry for entry in [*queue, *history] if entry.id == id), None)
         shown = (chosen.path, chosen.infotext) if chosen else ("", "")
         if chosen in queue and seen.get("shown"):
@@ -285,7 +287,7 @@ class _Page:
             now,
             *lists,
             pause if "paused" in changed else gr.update(),
-            *(_shown(*shown) if "shown" in changed else [gr.update()] * 3),
+            *(_shown(*shown) if "shown" in changed else [gr.update()] * 4),
             fresh,
         ]
 
@@ -326,17 +328,25 @@ def _line(entry: Entry) -> str:
 
 
 def _shown(path: str, infotext: str) -> list[Any]:
-    """Updates of the player, of the picture in its place (a GIF or the first PNG), and of the parameters."""
+    """Updates of the player, of the picture in its place (a GIF or the first PNG), of the parameters, and of
+    our own player, which stands in."""
     file = Path(path)
     if path and file.is_dir():
         file = file / "00000.png"
     there = str(file) if path and file.is_file() else None
     plays = file.suffix.lower() in (".mp4", ".webm")
+    own = plays and there is not None and _gradio_lacks_ffprobe()
     return [
-        gr.update(value=there if plays else None, visible=plays or there is None),
+        gr.update(value=there if plays and not own else None, visible=(plays or there is None) and not own),
         gr.update(value=None if plays else there, visible=there is not None and not plays),
         infotext,
+        gr.update(value=film(file) if own else "", visible=own),
     ]
+
+
+def _gradio_lacks_ffprobe() -> bool:
+    """Where there is an ffmpeg, gradio's player asks its ffprobe about a film, and fails if there is none."""
+    return shutil.which("ffmpeg") is not None and shutil.which("ffprobe") is None
 
 
 def _running(desk: Desk, queue: list[Entry]) -> str:

@@ -39,7 +39,7 @@ class ApartDesk:
                 "torches": list(environment.torches().items()),
                 "may_install": self._rights.install,
             }
-        if page is None or not page.alive:
+        if page is None or page.failed:  # which is said a little after its end
             return {"stage": "ready", "text": page.failed if page else ""}
         return {"stage": "opening" if page.port is None else "open", "text": ""}
 

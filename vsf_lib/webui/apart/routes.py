@@ -6,9 +6,11 @@ own to the outside, and works through `--listen`, `--share` and tunnels like the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from vsf_lib.errors import VSFError
 from vsf_lib.webui.apart.desk import ApartDesk
@@ -51,13 +53,16 @@ def add(app: Any, desk: ApartDesk) -> None:
     def set_up(request: Request) -> Response:
         return HTMLResponse(_SET_UP.read_text(encoding="utf-8"), headers={"cache-control": "no-store"})
 
+    def install(request: Request) -> None:
+        desk.install(request.query_params.get("torch", ""))
+
     routes: tuple[tuple[str, Any, list[str]], ...] = (
         (PATH, lambda request: RedirectResponse("vsf-video/"), ["GET"]),
         (PATH + "/", set_up, ["GET"]),
         (PATH + "/state", answer(lambda request: None), ["GET"]),
         (PATH + "/open", answer(lambda request: desk.open()), ["POST"]),
-        (PATH + "/install", answer(lambda request: desk.install(request.query_params["torch"])), ["POST"]),
-        (PAGE + "/{path:path}", Passing(app, desk).answer, _METHODS),
+        (PATH + "/install", answer(install), ["POST"]),
+        (PAGE + "/{path:path}", _passing(app, desk), _METHODS),
     )
     for path, handler, methods in routes:
         app.add_route(path, handler, methods=methods, include_in_schema=False)
@@ -78,52 +83,75 @@ def _known(app: Any, request: Request) -> bool:
     return any(request.cookies.get(name) in tokens for name in names if name in request.cookies)
 
 
-class Passing:
+def _passing(app: Any, desk: ApartDesk) -> Callable[[Request], Awaitable[Response]]:
     """Passes a request on to the page's process and its answer back, piece by piece as it comes."""
 
-    def __init__(self, app: Any, desk: ApartDesk) -> None:
-        self._app, self._desk = app, desk
-        self._client: Any = None
-
-    async def answer(self, request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         import httpx
         from starlette.responses import PlainTextResponse, StreamingResponse
 
-        if not _known(self._app, request) or _foreign(request):
+        if not _known(app, request) or _foreign(request):
             return PlainTextResponse("open this page in the WebUI", 403)
         try:
-            port = self._desk.port
+            port = desk.port
         except VSFError as error:
             return PlainTextResponse(str(error), 503)
-        if self._client is None:  # no proxy of the environment's stands before this machine
-            self._client = httpx.AsyncClient(timeout=None, trust_env=False)
-        path = request.url.path.split(PAGE, 1)[1]
-        url = httpx.URL(f"http://127.0.0.1:{port}{path}", query=request.url.query.encode())
-        asked = self._client.build_request(
+        # Encoded anew, as the server has decoded it: a file's name may have a # or a % in it.
+        path = quote(request.scope["path"].split(PAGE, 1)[1])
+        url = httpx.URL(f"http://127.0.0.1:{port}{path}", query=request.scope["query_string"])
+        # One for each request: where a visitor leaves in the middle, the hosts' httpcore never gives the
+        # connection back. No proxy of the environment's stands before this machine.
+        client = httpx.AsyncClient(timeout=None, trust_env=False, verify=False)
+        asked = client.build_request(
             request.method, url, headers=_forwarded(request), content=request.stream()
         )
         try:
-            given = await self._client.send(asked, stream=True)
+            given = await client.send(asked, stream=True)
         except httpx.HTTPError as error:
+            await _close(client)
             return PlainTextResponse(f"the video page does not answer: {error}", 502)
-        response = StreamingResponse(_pieces(given), given.status_code)
+        except BaseException:
+            await _close(client)
+            raise
+        response = StreamingResponse(_pieces(given, client), given.status_code)
         # Or the WebUI's own compression holds pieces back until there are enough of them.
         plain = () if "content-encoding" in given.headers else ((b"content-encoding", b"identity"),)
         response.raw_headers = [*_kept(given.headers.raw), *plain]
         return response
 
+    return answer
 
-async def _pieces(given: Any) -> AsyncIterator[bytes]:
+
+async def _pieces(given: Any, client: Any) -> AsyncIterator[bytes]:
     try:
         async for piece in given.aiter_raw():
             yield piece
     finally:
-        await given.aclose()
+        await _close(client)
+
+
+async def _close(client: Any) -> None:
+    """Also where the request is being cancelled, because its visitor is gone."""
+    import anyio
+
+    # The hosts' httpcore closes an answer that is not over, too, and then complains of it.
+    with anyio.CancelScope(shield=True), suppress(RuntimeError):
+        await client.aclose()
 
 
 def _foreign(request: Request) -> bool:
-    """Whether another site's page asks, by what browsers say of it."""
-    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+    """Whether another site's page asks, by what browsers say of it.
+
+    Over plain HTTP they tell another machine's server only of the origin, and where something is sent.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    if origin is None:
+        return False
+    called = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
+    # Without ports, which servers in between may drop.
+    return urlsplit(origin).hostname != urlsplit(f"//{called.split(',')[0].strip()}").hostname
 
 
 def _forwarded(request: Request) -> list[tuple[bytes, bytes]]:

@@ -28,9 +28,14 @@ def build() -> list[tuple[Any, str, str]]:
     return [(blocks, "VSF Video", "vsf_video")]
 
 
-def serve(app: Any) -> None:
-    """For the host's `on_app_started`: a new application at every reload of the UI."""
+def serve(blocks: Any, app: Any) -> None:
+    """For the host's `on_app_started`: a new application at every reload of the UI.
+
+    Without `blocks` it is the API alone, which has neither a tab nor the pages' login.
+    """
     global _desk
+    if blocks is None:
+        return
     from modules import shared
 
     from vsf_lib.webui import folders

@@ -10,12 +10,12 @@ import pytest
 import small_flux
 import small_mmdit
 import torch
-from allocated import peak
 from torch import nn
 
 from vsf_lib.adapters import forge_flux, forge_sd35
 from vsf_lib.adapters.forge import ForgeNetwork, SamplingPass
 from vsf_lib.adapters.forge_memory import Call, extra_bytes
+from vsf_lib.bench.allocated import peak
 from vsf_lib.settings import Settings
 
 KINDS: dict[str, tuple[type[nn.Module], ForgeNetwork]] = {

@@ -6,12 +6,12 @@ import random
 
 import pytest
 import torch
-from allocated import peak
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from vsf_lib.attention import joint_attention, nag_attention, nasa_attention, variant_attention
 from vsf_lib.attention.memory import JointShape, joint_extra_bytes
+from vsf_lib.bench.allocated import peak
 
 STRENGTHS = {
     "vsf": {"alpha": 2.0, "beta": 0.2},

@@ -123,7 +123,7 @@ def _two_passes(first: Call, second: Call) -> Call:
         return second.run()
 
     # The passes follow each other, so that no more is held than one needs.
-    return replace(first, method="cfg", run=run)
+    return replace(second, method="cfg", run=run)
 
 
 class _Functions(NamedTuple):

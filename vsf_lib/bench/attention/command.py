@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _NEGATIVES = "5,20,77"
 _ALL = "all"
 _FOLDER = Path("benchmarks")
-_BY_MACHINE = Path()
-"""Stands for the file that is named after the machine."""
+"""As a file's name it stands for one in it that is named after the machine."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--json",
         type=Path,
         nargs="?",
-        const=_BY_MACHINE,
+        const=_FOLDER,
         metavar="FILE",
         help=f"write the results here; without a name to {_FOLDER}/MACHINE.json",
     )
@@ -114,7 +113,7 @@ def run(args: Namespace) -> int:
     methods = _names("methods", args.methods, METHODS, USUAL)
     rounds = usual.rounds if args.rounds is None else _number("rounds", str(args.rounds), 10_000)
     cells = list(_cells(args, usual, device))
-    if args.json == _BY_MACHINE:
+    if args.json == _FOLDER:
         args.json = _FOLDER / f"{file_name(machine_name(device))}.json"
     for name in ("json", "plot"):
         check_target(getattr(args, name), f"--{name}")

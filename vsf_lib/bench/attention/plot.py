@@ -6,7 +6,6 @@ Owns the picture. Knows the JSON only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,16 @@ _COLOURS = {
 }
 
 
+Styles = dict[tuple[str, str], dict[str, Any]]
+
+
 def draw(path: Path, found: dict[str, Any]) -> None:
     """Writes a PNG of `found`; raises OutputError if it cannot."""
     check_drawable()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    styles = _styles(found["rows"])
     panels = groups([row for row in found["rows"] if "failed" not in row])
     figure = Figure(figsize=(12.5, 0.6 + 3.6 * max(len(panels), 1)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -58,17 +61,28 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     for (ratio, memory), ((name, batch), rows) in zip(axes, panels.items(), strict=False):
         heads = f"{rows[0]['heads']} of {rows[0]['heads_of_model']} heads"
         ratio.set_title(f"{SHAPES[name].shown}: {heads}, batch {batch}", fontsize="medium", loc="left")
-        _draw_panel(ratio, memory, rows)
+        _draw_panel(ratio, memory, rows, styles)
     write_whole(path, lambda part: figure.savefig(part, format="png", dpi=110), "the plot", "--plot")
 
 
-def _draw_panel(ratio: Any, memory: Any, rows: Sequence[Row]) -> None:
+def _styles(rows: Sequence[Row]) -> Styles:
+    """Colour, dash and mark of each method and kernel, the same in every panel."""
+    return {
+        (method, kernel): {
+            "color": _COLOURS[method],
+            "linestyle": DASHES[number % len(DASHES)],
+            "marker": MARKS[number % len(MARKS)],
+        }
+        for number, (method, kernel) in enumerate(lines(rows))
+    }
+
+
+def _draw_panel(ratio: Any, memory: Any, rows: Sequence[Row], styles: Styles) -> None:
     lengths = sorted({row["negative_tokens"] for row in rows})
-    marks, dashes = cycle(MARKS), cycle(DASHES)
     found = lines(rows)
     memory.set_yscale("symlog", linthresh=1)  # first: it decides where the points' margins are
     for number, ((method, kernel), own) in enumerate(found.items()):
-        style = {"color": _COLOURS[method], "marker": next(marks), "linestyle": next(dashes)}
+        style = styles[method, kernel]
         # A little apart, or bars would hide each other.
         apart = (number - (len(found) - 1) / 2) * 0.05
         x = [lengths.index(row["negative_tokens"]) + apart for row in own]

@@ -84,7 +84,10 @@ def _notes(found: dict[str, Any]) -> list[str]:
             "*: the kernel that vsf takes by itself; floor: the multiplications that it cannot do without"
         )
     if "vsf-masked" in methods:
-        notes.append("vsf-masked: as published; in joint attention the mask is made before the clock starts")
+        notes.append(
+            "vsf-masked: as published, and kindly: the mask of joint attention is made before the clock "
+            "starts, that of cross-attention is one row"
+        )
     if methods & {"nag", "nasa"}:
         notes.append("nag, nasa: with a negative padded like the prompt, as published")
     if any(row["heads"] < row["heads_of_model"] for row in rows):

@@ -10,13 +10,13 @@ import pytest
 import small_flux
 import small_mmdit
 import torch
-from allocated import peak
 from torch import nn
 
 from vsf_lib.adapters import forge_flux, forge_sd35
 from vsf_lib.adapters.forge import SamplingPass
 from vsf_lib.adapters.forge_memory import Call, extra_bytes
 from vsf_lib.adapters.forge_network import ForgeNetwork
+from vsf_lib.bench.allocated import peak
 from vsf_lib.settings import Settings
 
 KINDS: dict[str, tuple[type[nn.Module], ForgeNetwork]] = {
@@ -60,8 +60,8 @@ def test_figures_of_the_readme() -> None:
     )
     flux: Any = SimpleNamespace(num_heads=24, hidden_size=3072)
     for network, model, text, megabytes in (
-        (forge_sd35.NETWORK, sd35, 333, 150),
-        (forge_flux.NETWORK, flux, 256, 185),
+        (forge_sd35.NETWORK, sd35, 333, 110),
+        (forge_flux.NETWORK, flux, 256, 135),
     ):
         call = Call(1, (128, 128), text, 20, 4096, torch.bfloat16)
         assert extra_bytes(network, model, "vsf", call) / 1e6 == pytest.approx(megabytes, abs=1)

@@ -36,11 +36,13 @@ def test_every_setting_is_a_flag(run):
     [
         (
             (),
-            "choose one of generate, video, studio, bench scenes, bench neggen, bench evidence, scenes train",
+            "choose one of generate, video, studio, bench scenes, bench neggen, bench attention, "
+            "bench evidence, scenes train",
         ),
         (
             ("draw",),
-            "choose one of generate, video, studio, bench scenes, bench neggen, bench evidence, scenes train",
+            "choose one of generate, video, studio, bench scenes, bench neggen, bench attention, "
+            "bench evidence, scenes train",
         ),
         (("generat",), "did you mean generate?"),
         (("bench",), "bench scenes"),

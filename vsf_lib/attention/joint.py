@@ -136,6 +136,7 @@ def _exact(
         side if bias is None else side_kernel(kernel, biased=True), q[:, :, i], k[:, :, n], v_n, bias
     )
     guided, w = guide(base[:, :, rows], base_lse[:, :, rows], neg, neg_lse, row_alpha, row_beta, formula)
+    del neg, neg_lse  # before the output needs room
 
     out = new_output(q)
     out[:, :, i] = guided

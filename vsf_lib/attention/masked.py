@@ -25,10 +25,24 @@ def masked_joint(
     return_share: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """q, k, v `[B, H, L, D]`; returns `[B, H, L, D]`, with `return_share` also w `[B, H, n_i]`."""
-    i, p, n = regions
     batch, heads, length, width = q.shape
-    hidden = lowest(q.dtype)
-    bias = q.new_full((1 if _uniform(beta, mask) else batch, 1, length, length + regions.n_n), hidden)
+    bias = joint_bias(q, regions, beta, mask)
+    keys, values = with_flipped(k, v, regions.negative, alpha)
+    out = sdpa(q, keys, values, attn_mask=bias)
+    if not return_share:
+        return out
+    is_n1 = q.new_zeros(1, 1, length + regions.n_n, width)
+    is_n1[:, :, length:] = 1
+    w = sdpa(q, keys, is_n1.expand(batch, heads, -1, -1), attn_mask=bias)
+    return out, w[:, :, regions.image, 0].to(wide(q.dtype))
+
+
+def joint_bias(q: Tensor, regions: Regions, beta: Strength, mask: Tensor | None) -> Tensor:
+    """The mask of every query against every key of [sequence, N1], `[B or 1, 1, L, L + n_n]`."""
+    i, p, n = regions
+    batch, _, length, _ = q.shape
+    rows = 1 if _uniform(beta, mask) else batch
+    bias = q.new_full((rows, 1, length, length + regions.n_n), lowest(q.dtype))
     bias[:, :, i, i] = 0
     bias[:, :, i, p] = 0
     bias[:, :, i, length:] = row_bias(beta, q.dtype)
@@ -37,15 +51,12 @@ def masked_joint(
     bias[:, :, n, i] = 0
     padding = mask_bias(mask, q)
     bias[:, :, n, n] = 0 if padding is None else padding
+    return bias
 
-    keys = torch.cat([k, k[:, :, n]], dim=2)
-    out = sdpa(q, keys, torch.cat([v, flip(alpha, v[:, :, n])], dim=2), attn_mask=bias)
-    if not return_share:
-        return out
-    is_n1 = q.new_zeros(1, 1, length + regions.n_n, width)
-    is_n1[:, :, length:] = 1
-    w = sdpa(q, keys, is_n1.expand(batch, heads, -1, -1), attn_mask=bias)
-    return out, w[:, :, i, 0].to(wide(q.dtype))
+
+def with_flipped(k: Tensor, v: Tensor, n: slice, alpha: Strength) -> tuple[Tensor, Tensor]:
+    """Keys and values of [sequence, N1], `[B, H, L + n_n, D]`."""
+    return torch.cat([k, k[:, :, n]], dim=2), torch.cat([v, flip(alpha, v[:, :, n])], dim=2)
 
 
 def _uniform(beta: Strength, mask: Tensor | None) -> bool:

@@ -37,8 +37,9 @@ def joint_extra_bytes(method: str, shape: JointShape) -> int:
     out = (image + text) * narrow
     if method in ("vsf", "difference"):
         o_n = image * narrow
-        merging = o_n + image * (2 * wide + copied)  # the scaled O_b, the sum, and an operand made wide
-        placing = o_n + image * wide + out
+        merged = 0 if copied == 0 else image * wide  # in O_b's place where that is wide already
+        merging = o_n + merged + image * copied  # and an operand made wide
+        placing = merged + out
         attention = max(merging, placing)
     elif method in ("nag", "nasa"):
         z_neg = (image + negative) * narrow

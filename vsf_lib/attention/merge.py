@@ -47,17 +47,33 @@ def guide(
 
     base, negative `[B, H, n, D]`; log-sum-exps `[B, H, n]`; alpha a float or `[B, 1, 1, 1]`; beta a float or
     `[B, 1, 1]`. Returns the output, wide and not yet rounded, and w `[B, H, n]`. beta = inf gives w = 0 and
-    base exactly.
+    base exactly. What lies in `base` is lost: where it is wide already, the output takes its place.
     """
     w = torch.sigmoid((negative_lse - base_lse) - beta)
-    return combine(base, negative, w, alpha, formula), w
+    return combine(base, negative, w, alpha, formula, overwrite=True), w
 
 
-def combine(base: Tensor, negative: Tensor, w: Tensor, alpha: float | Tensor, formula: Formula) -> Tensor:
-    """`formula` of O_b and O_n `[B, H, n, D]` at the share w `[B, H, n]`, in w's dtype, not yet rounded."""
+def combine(
+    base: Tensor,
+    negative: Tensor,
+    w: Tensor,
+    alpha: float | Tensor,
+    formula: Formula,
+    *,
+    overwrite: bool = False,
+) -> Tensor:
+    """`formula` of O_b and O_n `[B, H, n, D]` at the share w `[B, H, n]`, in w's dtype, not yet rounded.
+
+    `overwrite` may put it into `base`, which must then carry no gradient.
+    """
     share = w.unsqueeze(-1)
-    kept = base.to(w.dtype) if formula.keep is None else base * formula.keep(share)
-    out = torch.addcmul(kept, negative, share * alpha, value=-1)
+    factor = None if formula.keep is None else formula.keep(share)
+    # The limit compares with O_b, so that has to be kept.
+    if overwrite and formula.limit is None and base.dtype == w.dtype:
+        kept = base if factor is None else base.mul_(factor)
+    else:
+        kept = base.to(w.dtype, copy=True) if factor is None else base * factor
+    out = kept.addcmul_(negative, share * alpha, value=-1)
     if formula.limit is None:
         return out
     return out * norm_limit(out, base.to(w.dtype), formula.limit)

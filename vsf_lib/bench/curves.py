@@ -10,9 +10,10 @@ from typing import Any
 
 from vsf_lib.bench.bootstrap import BANDS, Bootstrap, band
 from vsf_lib.bench.drawing import NEGATIVE, POSITIVE, QUALITY
-from vsf_lib.bench.figure import check_drawable, draw_curves
+from vsf_lib.bench.figure import draw_curves
 from vsf_lib.bench.lines import curve_lines
 from vsf_lib.bench.pairs import make_pairs
+from vsf_lib.bench.palette import check_drawable
 from vsf_lib.bench.results import conditions, number, numbers, progress, shown, write_json
 from vsf_lib.bench.subject import Subject
 from vsf_lib.bench.tracing import KEPT_AT, Curve, Measure, trace

@@ -1,12 +1,11 @@
 """Draws the curves of `--curves`: removal against what is left of the prompt, and against clean drawings.
 
-Owns the picture, as figure 7 of the VSF paper has it, and the one use of matplotlib. Knows the JSON of
+Owns the picture, as figure 7 of the VSF paper has it. Knows the JSON of
 curves.py only.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,31 +13,29 @@ from typing import Any
 
 import numpy as np
 
+from vsf_lib.bench.palette import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREEN,
+    MARKS,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    YELLOW,
+    check_drawable,
+)
 from vsf_lib.bench.results import write_whole
-from vsf_lib.errors import SettingsError
 
-# Okabe and Ito's colours, which colour-blind people tell apart; dashes and marks do without colour.
-_BLACK, _BLUE, _SKY, _GREEN, _YELLOW, _ORANGE, _RED, _PINK = (
-    "#000000",
-    "#0072B2",
-    "#56B4E9",
-    "#009E73",
-    "#B8A500",
-    "#E69F00",
-    "#D55E00",
-    "#CC79A7",
-)  # fmt: skip  (the yellow is darkened: the original is not seen as a line on white)
 _COLOURS = {
-    "none": (_BLACK,),
-    "vsf": (_BLUE, _SKY),
-    "baseline": (_RED, _RED, _RED, _ORANGE, _GREEN),
-    "difference": (_PINK, _PINK),
-    "variant": (_RED, _GREEN, _ORANGE),
-    "ablation": (_SKY, _RED, _GREEN, _PINK, _ORANGE, _YELLOW),
+    "none": (BLACK,),
+    "vsf": (BLUE, SKY),
+    "baseline": (RED, RED, RED, ORANGE, GREEN),
+    "difference": (PINK, PINK),
+    "variant": (RED, GREEN, ORANGE),
+    "ablation": (SKY, RED, GREEN, PINK, ORANGE, YELLOW),
 }
-_DASHES = ("-", "--", "-.", ":")
-_MARKS = "osD^vPX*"
-
 _ROWS = (
     ("methods", ("none", "vsf", "difference", "baseline")),
     ("variants", ("variant",)),
@@ -46,15 +43,6 @@ _ROWS = (
 )
 """Twenty lines with bands cannot be told apart in one panel, so each group has a row of two, and behind the
 methods' one with what it is to be compared with."""
-
-
-def check_drawable() -> None:
-    """Raises SettingsError, with the remedy, where matplotlib is missing."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise SettingsError(
-            "--plot needs matplotlib, which is not installed: run `python install.py bench ...`, which "
-            "brings it, `pip install matplotlib`, or leave --plot out"
-        )
 
 
 def draw_curves(path: Path, result: dict[str, Any]) -> None:
@@ -106,8 +94,8 @@ def _styles(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         styles.append(
             {
                 "color": colours[number % len(colours)],
-                "linestyle": _DASHES[number % len(_DASHES)],
-                "marker": _MARKS[number % len(_MARKS)],
+                "linestyle": DASHES[number % len(DASHES)],
+                "marker": MARKS[number % len(MARKS)],
             }
         )
     return styles

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -73,3 +74,18 @@ def write_whole(path: Path, write: Callable[[Path], object], what: str, flag: st
     except OSError as error:
         found = reason(error)
         raise OutputError(f"{what} cannot be written to {path} ({found}); choose another {flag}") from error
+
+
+def check_target(path: Path | None, flag: str) -> None:
+    """Finds out before the work whether its results will have a place; raises OutputError."""
+    if path is None:
+        return
+    what = {"--sheet": "the contact sheet", "--plot": "the plot"}.get(flag)
+    if what is not None and path.suffix.lower() != ".png":
+        raise OutputError(f"{flag} is {path}, but {what} is a .png file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{flag}: the folder {path.parent} cannot be made ({error})") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{flag}: {path} cannot be written; choose another file")

@@ -7,7 +7,6 @@ drawing.py. What a flag asks for instead of the table is a module of its own (`_
 from __future__ import annotations
 
 import logging
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vsf_lib.bench.results import conditions, write_json
-from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.bench.results import check_target, conditions, write_json
+from vsf_lib.errors import SettingsError
 from vsf_lib.presets import preset_for
 from vsf_lib.scenes.model import MODELS, NAME
 
@@ -99,7 +98,7 @@ def run(args: Namespace) -> int:
         asked = next((flag for flag in _STUDIES if getattr(args, flag)), "scenes")
         args.sheet = Path("outputs") / f"{'-'.join(dict.fromkeys((asked, Path(args.model).name)))}-sheet.png"
     for name in ("sheet", "json", "plot"):
-        _check_target(getattr(args, name), f"--{name}")
+        check_target(getattr(args, name), f"--{name}")
     study = next((import_module(module) for flag, module in _STUDIES.items() if getattr(args, flag)), None)
     if args.plot is not None and not args.curves:
         raise SettingsError("--plot draws the curves: give --curves, too")
@@ -129,21 +128,6 @@ def run(args: Namespace) -> int:
     write_sheet(args.sheet, rows, titles)
     print(f"contact sheet: {args.sheet}")
     return 0
-
-
-def _check_target(path: Path | None, flag: str) -> None:
-    """Finds out before the drawing whether its results will have a place."""
-    if path is None:
-        return
-    what = {"--sheet": "the contact sheet", "--plot": "the plot"}.get(flag)
-    if what is not None and path.suffix.lower() != ".png":
-        raise OutputError(f"{flag} is {path}, but {what} is a .png file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{flag}: the folder {path.parent} cannot be made ({error})") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{flag}: {path} cannot be written; choose another file")
 
 
 class Bench:

@@ -43,6 +43,9 @@ _COMMANDS = {
     ("bench", "neggen"): _Command(
         "vsf_lib.bench.neggen.command", "the paper's protocol, with a judge: any model, method and prompts"
     ),
+    ("bench", "attention"): _Command(
+        "vsf_lib.bench.attention.command", "time and memory that guidance adds to one attention, by method"
+    ),
     ("bench", "evidence"): _Command(
         "vsf_lib.bench.evidence", "write docs/evidence.md from what was measured"
     ),

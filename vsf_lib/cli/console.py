@@ -24,6 +24,7 @@ _QUIET = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "KINETO_LOG_LEVEL": "99",  # its profiler tells of each start and stop, which is above its errors
 }
 
 _PATIENCE = 10.0

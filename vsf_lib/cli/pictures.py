@@ -123,15 +123,21 @@ def choose_machine(request: Request, model: Model) -> Machine:
     return Machine(device, dtype, request.offload, recorded)
 
 
-def _usual_dtype(device: torch.device, model: Model) -> torch.dtype:
-    if model.built_in:
-        return torch.float32
+def half_dtype(device: torch.device) -> torch.dtype:
+    """The 16-bit dtype that a GPU computes in natively."""
     if device.type == "cuda":
         # Not is_bf16_supported, which counts the emulation on cards before Ampere, slower than float16.
         native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if native else torch.float16
-    if device.type == "mps":
-        return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
+    else:
+        native = torch.backends.mps.is_macos_or_newer(14, 0)
+    return torch.bfloat16 if native else torch.float16
+
+
+def _usual_dtype(device: torch.device, model: Model) -> torch.dtype:
+    if model.built_in:
+        return torch.float32
+    if device.type != "cpu":
+        return half_dtype(device)
     # A model that is not here yet comes from the hub, and those are big.
     return torch.bfloat16 if model.folder is None or model.folder.weights > _BIG else torch.float32
 

@@ -163,7 +163,7 @@ def resolve(args: Namespace) -> Request:
         distilled=_distilled(args, extra, model),
         compare=compare,
         model=model,
-        device=_device(_first(args.device, extra.get(DEVICE, "auto"))),
+        device=check_device(_first(args.device, extra.get(DEVICE, "auto"))),
         dtype=_among("dtype", _first(args.dtype, extra.get(DTYPE, "auto")), DTYPES),
         offload=_first(args.offload, "none"),
         fingerprint=extra.get(FINGERPRINT, "") if image and model == image.model else "",
@@ -335,7 +335,7 @@ def _among(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _device(name: str) -> str:
+def check_device(name: str) -> str:
     if not re.fullmatch(r"auto|(cuda|mps|cpu)(:\d{1,3})?", name, re.ASCII):
         raise SettingsError(f"device is {name!r}, but must be one of {', '.join(DEVICES)} or cuda:1")
     return name

@@ -31,7 +31,7 @@ UNLESS_SAID = {
 }
 
 
-_ALLOCATED = Path(__file__).resolve().parents[3] / "adapters" / "allocated.py"
+_ALLOCATED = Path(__file__).resolve().parents[4] / "vsf_lib" / "bench" / "allocated.py"
 
 LITTLE = {"spare", "weights"}
 

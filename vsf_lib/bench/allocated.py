@@ -1,4 +1,7 @@
-"""The peak of what PyTorch allocates on the CPU, by its profiler: temporaries inside operators count too."""
+"""The peak of what PyTorch allocates on the CPU, by its profiler: temporaries inside operators count too.
+
+Owns the count. Must not know what is run, and imports nothing of ours: a host's trial loads it by its path.
+"""
 
 from __future__ import annotations
 

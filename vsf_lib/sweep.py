@@ -24,7 +24,7 @@ WITHOUT = "without"
 """The label of the unguided picture. It is not that of alpha 0, which still gives the negative attention."""
 MOST = 200
 """Values in a sweep."""
-_NUMBER = re.compile(r"[+-]?(\d{1,9}(\.\d{0,12})?|\.\d{1,12})", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d{1,9}(\.\d{0,30})?|\.\d{1,30})", re.ASCII)
 _EXAMPLE = "alpha=0:8:0.5 or alpha=0,1,2"
 
 

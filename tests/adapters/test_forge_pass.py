@@ -137,6 +137,32 @@ def test_steps_outside_the_window_and_calls_without_prompts_are_the_hosts_own(ki
     assert set(report.layers) == set(KINDS[kind][1].blocks(model))
 
 
+def test_a_sampler_with_more_calls_than_the_host_counts_is_guided_to_its_end(kind):
+    model = build(kind)
+    sampling = begin(kind, model, [torch.randn(3, 16)], total=2)
+    with torch.inference_mode():
+        for step in range(5):
+            args = call_of(1, [0], kind)
+            sampling.note(step, 2)
+            out = sampling.wrapper()(apply_to(model), args)
+            assert not torch.equal(out, apply_to(model)(args["input"], args["timestep"], **args["c"]))
+    assert not sampling.over(4, 2)
+    assert sampling.finish().guided_steps == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("window", [{"start": 0.5}, {"end": 0.5}])
+def test_a_window_has_no_place_in_more_calls_than_the_host_counts(kind, window):
+    model = build(kind)
+    sampling = begin(kind, model, [torch.randn(3, 16)], total=2, **window)
+    with torch.inference_mode():
+        for step in range(2):
+            sampling.note(step, 2)
+            sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
+        sampling.note(2, 2)
+        with pytest.raises(GuidanceError, match="more often than 2 times"):
+            sampling.wrapper()(apply_to(model), call_of(1, [0], kind))
+
+
 def test_the_negative_may_change_with_the_step(kind):
     model, args = build(kind), call_of(1, [0], kind)
     texts = [[torch.randn(3, 16)], [torch.randn(4, 16)]]

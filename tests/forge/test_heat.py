@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forge_client import HIRES, Answer, Forge, picture_of, same
+from forge_client import HIRES, Answer, Forge, ForgeError, picture_of, same
 from PIL import Image
 
 from vsf_lib.heatmap import Scale, as_maps, overlay
@@ -216,6 +216,21 @@ def with_parameters(pixels: np.ndarray, text: str) -> str:
     info.add_text("parameters", text)
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize("kind", ["turbo", "schnell"])
+@pytest.mark.parametrize("sampler", ["HeunPP2", "DPM adaptive", "UniPC"])
+def test_samplers_that_make_more_calls_than_the_host_counts(
+    forge: Forge, model: Any, kind: str, sampler: str
+) -> None:
+    values = {"sampler_name": sampler, "scheduler": "Automatic" if kind == "turbo" else "Simple"}
+    made = forge.txt2img(model(kind), PICTURE, **values)
+    guided, of, all_of_them = told(made.infotexts[-1])["Map steps"].split()
+    assert of == "of"
+    assert guided == all_of_them
+    assert int(guided) > 3
+    with pytest.raises(ForgeError, match="more often than 3 times"):
+        forge.txt2img(model(kind), {**PICTURE, "end": 0.5}, **values)
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def entry(end: int, *shape: int) -> Any:
 def test_each_step_has_its_embedding_and_the_list_stays_the_same_object():
     rows = [[entry(3, 2, 5), entry(8, 4, 5)], [entry(8, 3, 5)]]
     schedule = Schedule(rows, 0.0, None)
-    for step, first in ((0, 0), (3, 0), (4, 1), (8, 1)):
+    for step, first in ((0, 0), (3, 0), (4, 1), (8, 1), (9, 1)):
         got = schedule(step)
         assert got[0] is rows[0][first].cond
         assert got[1] is rows[1][0].cond

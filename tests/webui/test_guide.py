@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -304,6 +305,20 @@ def test_an_error_ends_the_generation_and_the_next_is_as_ever(model, host, case)
     assert not any(key.startswith("VSF") for key in p.extra_generation_params)
     assert "swallowed" not in p.comments
     assert same(plain(model, host), before)
+
+
+@pytest.mark.parametrize("hires", [False, True])
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_the_host_does_not_keep_the_job_with_its_model(model, host, hires, error):
+    def on_step(_: int) -> None:
+        if error is not None:
+            raise error("in the middle of sampling")
+
+    p = job(model, host, {"negative_prompt": "wheels"}, n_iter=1, enable_hr=hires)
+    p.on_step = on_step
+    with nullcontext() if error is None else pytest.raises(error):
+        process_images(p)
+    assert "model_function_wrapper" not in model.forge_objects.unet.model_options
 
 
 @pytest.mark.parametrize("case", ["settings", "some empty", "no scale", "no step"])

@@ -84,6 +84,7 @@ def test_in_a_dictionary_what_is_given_wins():
     ("arguments", "says"),
     [
         ([{"alfa": 1}], "no argument 'alfa'"),
+        ([{"negative_prompt": "wheels"}, {"alpha": 2}], "one dictionary"),
         ([{"alpha": float("nan")}], "alpha is nan"),
         ([{"alpha": "much"}], "alpha is 'much'"),
         ([{"enabled": "yes"}], "enabled is 'yes'"),

@@ -84,6 +84,8 @@ def test_arguments_in_positions_and_in_words():
         False,
     )
     assert (asked.plan.fps, asked.plan.loop) == (12, True)
+    assert read([{"values": [0.1 + 0.2, 1 / 3]}]).sweep.values == (0.1 + 0.2, 1 / 3)
+    assert read([{"values": "1,2,1"}]).cells == (None, 1, 2)
     assert read([{"values": [0, 1e-05, 2.5]}, "what the host", "puts behind"]).sweep.values == (0, 1e-05, 2.5)
     assert ARGUMENTS == ("setting", "values", "unguided", "film", "fps", "loop"), "only ever appended to"
 

@@ -15,7 +15,7 @@ from vsf_lib.strip import TILE, fit
 from vsf_lib.sweep import INFOTEXT
 from vsf_lib.webui import axes, sweep_panel
 from vsf_lib.webui.sweep_request import settings_to_sweep
-from vsf_lib.webui.sweep_script import STOPPED, UNGUIDED
+from vsf_lib.webui.sweep_script import LACKS, STOPPED, UNGUIDED
 
 
 def test_each_picture_is_the_one_drawn_alone(webui, model):
@@ -118,6 +118,7 @@ def test_an_interrupt_keeps_what_is_finished(webui, model):
     assert len(webui.jobs) == 3
     assert [last_line(text).get("VSF alpha") for text in made.infotexts] == ["1", None, "1"]
     assert last_line(made.infotexts[0])[INFOTEXT] == "alpha=1", "what is in it, not what was to be"
+    assert made.extra_generation_params[STOPPED] == "the sweep stopped at alpha 2"
     assert np.array_equal(np.asarray(made.images[2]), alone(model, {**BASE, "alpha": 1.0}))
 
 
@@ -132,6 +133,22 @@ def test_an_interrupt_of_the_first_shows_what_the_host_shows(webui, model):
     made = sweep(job(model=model), "1,2")
     assert (len(webui.jobs), len(made.images), made.index_of_first_image) == (1, 1, 0)
     assert "VSF" not in made.infotexts[0]
+    assert made.extra_generation_params[STOPPED] == "the sweep stopped at without"
+
+
+def test_a_strip_says_that_its_unguided_picture_was_skipped(webui, model):
+    def before(number: int, cell: Any) -> None:
+        cell.host.stopped = False
+        if number == 0:
+            at_step(cell, lambda: skip(cell))
+
+    def skip(cell: Any) -> None:
+        webui.state.skipped = cell.host.stopped = True
+
+    webui.before = before
+    made = sweep(job(model=model), "1,2")
+    assert last_line(made.infotexts[0])[UNGUIDED] == "no"
+    assert made.extra_generation_params[LACKS] == "without was skipped"
 
 
 def test_stopping_after_the_current_picture_keeps_it(webui, model):

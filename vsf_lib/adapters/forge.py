@@ -82,7 +82,23 @@ class SamplingPass:
 
     def over(self, step: int, total: int) -> bool:
         """Whether no step from `step` on, of `total`, is to be guided."""
-        return step >= claimed_steps(self.settings, total).stop
+        return not self._everywhere and step >= claimed_steps(self.settings, total).stop
+
+    @property
+    def _everywhere(self) -> bool:
+        return self.settings.start <= 0 and self.settings.end >= 1
+
+    def _claims(self, step: int) -> bool:
+        """Whether `step` is to be guided. Some samplers make more of them than the host counts (HeunPP2, DPM
+        adaptive); raises GuidanceError where it is unknown where in the picture those are."""
+        if step < self._total:
+            return step in claimed_steps(self.settings, self._total)
+        if self._everywhere:
+            return True
+        raise GuidanceError(
+            f"this sampler calls the model more often than {self._total} times, the WebUI's count, so it is "
+            "unknown where VSF's start and end are in it: leave them at 0 and 1, or choose another sampler"
+        )
 
     def follow(self, model: nn.Module) -> None:
         """The host goes on with another model (a refiner), of which all that was claimed holds; ModelError if
@@ -125,7 +141,7 @@ class SamplingPass:
             )
         self._run.add(step)
         rows = _guided_rows(args)
-        if step not in claimed_steps(self.settings, self._total) or not any(rows):
+        if not self._claims(step) or not any(rows):
             return self._unguided(step, apply_model, args, previous)
 
         text = conditioning[TEXT]
@@ -211,8 +227,8 @@ class SamplingPass:
         """The report of a pass that is over; raises GuidanceError if it was not guided as claimed, and
         SettingsError if its settings claim no step of it."""
         # Not all of `total`: samplers that look twice at a step do so but once at the last.
-        claimed = claimed_steps(self.settings, self._total) if self._total else range(0)
-        missed = sorted((self._noted & set(claimed)) - self._guided - self._skipped - self._empty)
+        claimed = {step for step in self._noted if self._claims(step)}
+        missed = sorted(claimed - self._guided - self._skipped - self._empty)
         if missed or not self._run:
             raise GuidanceError(
                 f"steps {missed or 'of this pass'} ran without guidance: the model's calls did not reach it; "

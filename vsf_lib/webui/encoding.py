@@ -181,7 +181,8 @@ class Schedule:
 
     def __call__(self, step: int) -> list[Tensor]:
         """One embedding `[n, C]` per picture; the same list as long as nothing changes."""
-        which = tuple(next((i for i, end in enumerate(ends) if step <= end), 0) for ends in self._ends)
+        # Behind the last boundary, where samplers with more calls than steps get, the last part holds.
+        which = tuple(next((i for i, end in enumerate(ends) if step <= end), -1) for ends in self._ends)
         if which not in self._made:
             self._made[which] = [row[i] for row, i in zip(self._embeddings, which, strict=True)]
         return self._made[which]

@@ -78,6 +78,8 @@ class Guide:
         """Which pass that one is for."""
         self._acted = False
         """Whether a pass of this batch was guided: then its pictures cannot go on as if VSF were off."""
+        self._put: list[tuple[Any, Any, Any]] = []
+        """Where a patched model was put, what stood there, and the patched one."""
         self._besides: Besides | None = None
         """What is to be shown beside the results."""
 
@@ -247,6 +249,7 @@ class Guide:
             raise
         finally:
             self._pass = None
+            self._take_off()
         return samples
 
     def _raise_error(self) -> None:
@@ -317,10 +320,19 @@ class Guide:
 
     def _patch(self, wrapper: Callable[..., Any]) -> Any:
         objects = self._p.sd_model.forge_objects
-        patched = objects.unet.clone()
+        before, patched = objects.unet, objects.unet.clone()
         patched.set_model_unet_function_wrapper(wrapper)
         objects.unet = patched
+        self._put.append((objects, before, patched))
         return patched
+
+    def _take_off(self) -> None:
+        """The host's model is its own again, as far as nobody else has put something on top. The host would
+        keep ours, and with it all of this job, until the next one."""
+        for objects, before, patched in reversed(self._put):
+            if objects.unet is patched:
+                objects.unet = before
+        self._put.clear()
 
     def _write_keys(self) -> None:
         if self._request is not None:

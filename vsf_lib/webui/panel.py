@@ -40,6 +40,7 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any, Any]:
         made["negative_prompt"] = gr.Textbox(
             label=field("negative_prompt").label,
             lines=2,
+            value="",  # what a request that leaves it out gets; without, that would be None
             placeholder="What the picture must not show. Empty: the WebUI's own negative prompt is used.",
             elem_id=elem_id("negative_prompt"),
             elem_classes=["prompt"],

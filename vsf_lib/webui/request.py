@@ -163,6 +163,8 @@ def _given(arguments: Sequence[Any]) -> tuple[dict[str, Any], bool]:
     """The arguments by name, and whether they came in a dictionary."""
     if arguments and isinstance(arguments[0], Mapping):
         given = dict(arguments[0])
+        if any(isinstance(argument, Mapping) for argument in arguments[1:]):
+            raise SettingsError("VSF takes one dictionary: put all that is asked for into the first")
         for name in given:
             if name not in ARGUMENTS:
                 raise SettingsError(

@@ -52,8 +52,8 @@ class SweepRequest:
 
     @property
     def cells(self) -> tuple[float | None, ...]:
-        """The values in the order in which they are drawn; None is the unguided picture."""
-        return (*([None] if self.unguided else []), *self.sweep.values)
+        """The values in the order in which they are drawn, each once; None is the unguided picture."""
+        return (*([None] if self.unguided else []), *dict.fromkeys(self.sweep.values))
 
     def label(self, value: float | None) -> str:
         """What stands under the picture of `value`."""

@@ -100,12 +100,15 @@ def run(p: Any, arguments: Sequence[Any], host: SweepHost) -> Any:
                 raise
             result.stop(label, error)
             break
+        stopped = host.stopped()
         if cell.finished:
             result.add(cell, job)
-        if host.stopped():
+        elif not stopped:
+            result.skip(label)
+        if stopped:
+            result.stop(label)
             break
-    # Without a finished picture: what the host shows of one that was interrupted or skipped.
-    return result.put_together() if result.cells else cell.drawn
+    return result.put_together() if result.cells else result.nothing(cell.drawn)
 
 
 def _draw(job: Any, value: float | None, asked: SweepRequest, host: SweepHost, note: str) -> _Cell:
@@ -159,9 +162,18 @@ class _Result:
         self.cells.append(cell)
         self._job = self._job or job
 
-    def stop(self, label: str, error: Exception) -> None:
-        """No further cell comes, because of `error`."""
+    def skip(self, label: str) -> None:
+        """The user has skipped a cell."""
+        self._say(LACKS, f"{label} was skipped")
+
+    def stop(self, label: str, error: Exception | None = None) -> None:
+        """No further cell comes, because of `error`, or because the user wants none."""
         self._say(STOPPED, f"the sweep stopped at {label}", error)
+
+    def nothing(self, drawn: Any) -> Any:
+        """Without a finished picture: what the host shows of one that was interrupted or skipped."""
+        drawn.extra_generation_params = {**drawn.extra_generation_params, **self._told}
+        return drawn
 
     def put_together(self) -> Any:
         numbers = sorted({number for cell in self.cells for number in cell.finished})
@@ -192,7 +204,7 @@ class _Result:
         plan = replace(self._asked.plan, sweep=self._asked.sweep.only(values))
         first = guided[0].finished[number][1]
         sheet = swept_strip(plan.sweep, pictures, without, font_of=self._host.font)
-        strip = (sheet, self._infotext(first, plan, film=False))
+        strip = (sheet, self._infotext(first, plan, film=False, unguided=without is not None))
         self._strips.append(strip)
         try:
             saved = self._host.save_strip(self._p, self._job, *strip, number)
@@ -205,7 +217,7 @@ class _Result:
             self._say(LACKS, "there is no film: it goes beside the strip, and this job saves no grids")
             return
         try:
-            told = self._infotext(first, plan, film=True)
+            told = self._infotext(first, plan, film=True, unguided=without is not None)
             frames = swept_film(plan, pictures, without, font_of=self._host.font)
             film = self._host.write_film(saved, frames, told, plan.fps)
         except Exception as error:
@@ -214,15 +226,15 @@ class _Result:
         self._told.setdefault(FILMS, []).append(str(film))
         self._p.comment(f"film of the sweep: {film}")
 
-    def _infotext(self, first: str, plan: Plan, *, film: bool) -> str:
+    def _infotext(self, first: str, plan: Plan, *, film: bool, unguided: bool) -> str:
         """That of the first guided picture, and what makes a sweep of it: the host pastes all of it back."""
         pairs: dict[str, str | float] = {"Script": TITLE, **plan.extra(film=film)}
-        if not self._asked.unguided:
+        if not unguided:
             pairs[UNGUIDED] = NO
         return f"{first}, {write_pairs(pairs)}"
 
     def _say(self, name: str, text: str, error: Exception | None = None) -> None:
         log.warning("%s", text, exc_info=None if isinstance(error, VSFError) else error)
         text = text if error is None else f"{text}: {error}"
-        self._told[name] = text
+        self._told[name] = f"{self._told[name]}; {text}" if name in self._told else text
         self._p.comment(text)

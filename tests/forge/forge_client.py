@@ -89,12 +89,12 @@ class Forge:
             "seed": 1,
             "sampler_name": "Euler",
             "scheduler": "Simple",
-            # Not all of these hosts have all of the options, and one that is unknown is an error. They do not
-            # list an extension's that were never saved.
+            # Not all of these hosts have it, and an option that is unknown is an error. An extension's are
+            # not listed before they are saved.
             "override_settings": {
                 name: value
                 for name, value in options.items()
-                if name in self._options or name.startswith("vsf_")
+                if name in self._options or name != "sd3_enable_t5"
             },
             "override_settings_restore_afterwards": True,
             **values,

@@ -321,6 +321,27 @@ def test_the_host_does_not_keep_the_job_with_its_model(model, host, hires, error
     assert "model_function_wrapper" not in model.forge_objects.unet.model_options
 
 
+def test_what_another_keeps_of_ours_holds_no_job(model, host):
+    """An extension that patches the model after us copies our wrapper with the rest."""
+    kept: list[Any] = []
+
+    def on_step(_: int) -> None:
+        objects = model.forge_objects
+        if not kept:
+            objects.unet = objects.unet.clone()
+            kept.append(objects.unet.model_options["model_function_wrapper"])
+
+    p = job(model, host, {"negative_prompt": "wheels"}, n_iter=1)
+    p.on_step = on_step
+    process_images(p)
+    left = weakref.ref(p)
+    del p
+    gc.collect()
+    assert left() is None
+    args = {"input": 1, "timestep": 2, "c": {}}
+    assert kept[0](lambda x, t: (x, t), args) == (1, 2)
+
+
 @pytest.mark.parametrize("case", ["settings", "some empty", "no scale", "no step"])
 def test_with_skip_it_goes_on_unguided_and_says_so(model, case):
     host = Host(strict=False)

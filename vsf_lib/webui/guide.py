@@ -78,8 +78,8 @@ class Guide:
         """Which pass that one is for."""
         self._acted = False
         """Whether a pass of this batch was guided: then its pictures cannot go on as if VSF were off."""
-        self._put: list[tuple[Any, Any, Any]] = []
-        """Where a patched model was put, what stood there, and the patched one."""
+        self._put: list[Callable[[], None]] = []
+        """Of each patched model, what takes it off again."""
         self._besides: Besides | None = None
         """What is to be shown beside the results."""
 
@@ -187,7 +187,7 @@ class Guide:
         record = None if self._besides is None else self._besides.begin_pass()
         self._pass = SamplingPass(network, model, settings, schedule, record)
         self._hires = hires
-        patched = self._patch(self._wrapper(self._pass, previous))
+        patched = self._patch(self._wrapper(self._pass, previous), self._pass)
         declare(patched, network, settings.method, schedule, x, c, uc)
         self._write_keys()
 
@@ -205,7 +205,6 @@ class Guide:
                     self._raise_error()
             return pass_on(apply_model, args, previous)
 
-        call_model.vsf_pass = sampling  # type: ignore[attr-defined]
         return call_model
 
     def refuse_pass(self) -> None:
@@ -232,7 +231,7 @@ class Guide:
         if not sampling.network.matches(model) and sampling.over(step, total):
             return  # what comes is the host's own, whatever draws it
         sampling.follow(model)
-        self._patch(self._wrapper(sampling, unet.model_options.get("model_function_wrapper")))
+        self._patch(self._wrapper(sampling, unet.model_options.get("model_function_wrapper")), sampling)
 
     def _sample(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -318,21 +317,32 @@ class Guide:
             network=_network(_diffusion_model(self._p)),
         )
 
-    def _patch(self, wrapper: Callable[..., Any]) -> Any:
+    def _patch(self, wrapper: Callable[..., Any], sampling: SamplingPass | None = None) -> Any:
         objects = self._p.sd_model.forge_objects
         before, patched = objects.unet, objects.unet.clone()
-        patched.set_model_unet_function_wrapper(wrapper)
+        previous = before.model_options.get("model_function_wrapper")
+        held = [wrapper]
+
+        def call_model(apply_model: Callable[..., Any], args: dict[str, Any]) -> Any:
+            return held[0](apply_model, args) if held else pass_on(apply_model, args, previous)
+
+        def take_off() -> None:
+            held.clear()
+            call_model.vsf_pass = None  # type: ignore[attr-defined]
+            if objects.unet is patched:
+                objects.unet = before
+
+        call_model.vsf_pass = sampling  # type: ignore[attr-defined]
+        patched.set_model_unet_function_wrapper(call_model)
         objects.unet = patched
-        self._put.append((objects, before, patched))
+        self._put.append(take_off)
         return patched
 
     def _take_off(self) -> None:
-        """The host's model is its own again, as far as nobody else has put something on top. The host would
-        keep ours, and with it all of this job, until the next one."""
-        for objects, before, patched in reversed(self._put):
-            if objects.unet is patched:
-                objects.unet = before
-        self._put.clear()
+        """The host's model is its own again, and ours empty where somebody has put theirs on top: the host
+        would keep it, and with it all of this job, until the next one."""
+        while self._put:
+            self._put.pop()()
 
     def _write_keys(self) -> None:
         if self._request is not None:

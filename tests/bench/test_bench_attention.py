@@ -6,7 +6,7 @@ import json
 import random
 import statistics
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,16 @@ def test_the_peak_counts_temporaries_and_the_result() -> None:
     assert peak_bytes(torch.device("meta"), run) is None
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The unguided kernel's buffers grow with the threads, and would hide what a small shape adds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_extra_bytes_are_what_is_held_and_allocated_beside_the_unguided() -> None:
     """CFG holds and takes no more at a time; the mask and the longer tensors count for the masked form."""
     cell = small("sd35-large-1024", n_n=7)

@@ -52,5 +52,5 @@ def joint_extra_bytes(method: str, shape: JointShape) -> int:
         raise ValueError(f"unknown method {method!r}; known are vsf, difference, nag and nasa")
     # Log-sum-exps, their difference, w and what it is made of: a number per token and head each.
     shares = 6 * shape.rows * shape.heads * (shape.n_i + shape.n_p) * wide
-    # N in q, k and v, and in what follows (its values scaled, its own output).
-    return attention + shares + 6 * negative * narrow
+    # N in q, k and v, in what follows (its values scaled, its own output), and in the kernel's own buffers.
+    return attention + shares + 8 * negative * narrow

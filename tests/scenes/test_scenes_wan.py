@@ -13,8 +13,8 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vsf_lib.bench import moving
 from vsf_lib.bench.drawing import Method
+from vsf_lib.bench.filming import Take, film, moving_pairs
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_video_pipeline
@@ -336,12 +336,22 @@ def test_what_is_exported_is_a_pipeline_of_little_size(work: Path, shared: Path,
     torch.manual_seed(1)
     for parameter in pipe.transformer.parameters():  # it has learnt to look at words for two steps only
         parameter.data += 0.1 * torch.randn_like(parameter)
-    pairs = moving.moving_pairs(2)
+    pairs = moving_pairs(2)
     vsf = Method("vsf", Settings(alpha=4.0, negative_tokens="words"))
     off = Method("none", Settings(method="off"))
-    plain, guided = (moving.film(pipe, pairs, way, seed=1, steps=2) for way in (off, vsf))
+    plain, guided = (film(pipe, pairs, Take(way, 2), seed=1) for way in (off, vsf))
     assert plain.shape == guided.shape == (2, FRAMES, 64, 64, 3)
     assert np.abs(plain.astype(int) - guided).max() > 5
+    for name, parameter in pipe.transformer.named_parameters():
+        if "lora" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    with_lora, without, again = (film(pipe, pairs, Take(off, 2, lora), seed=1) for lora in (1.0, 0.0, 1.0))
+    assert np.array_equal(with_lora, again)
+    assert not np.array_equal(with_lora, without)
+    pipe.transformer.disable_lora()
+    bare = pipe([pair.prompt for pair in pairs], guidance_scale=1.0, output_type="np",
+                generator=[torch.Generator().manual_seed(1_000_003 + i) for i in range(2)], **asked)  # fmt: skip
+    assert np.array_equal(without, (bare.frames * 255).round().astype(np.uint8))
     (folder / WAN_LORA).unlink()
     with pytest.raises(ModelError, match="check it out again"):
         load_video_pipeline(folder)

@@ -19,6 +19,8 @@ WAN = "wan"
 WAN_FOLDER = _WEIGHTS / WAN
 WAN_LORA = "few-steps.safetensors"
 """In its folder."""
+WAN_LORA_NAME = "few"
+"""What a pipeline calls it."""
 WAN_STEPS = 6
 """With that LoRA."""
 MAX_SEQUENCE_LENGTH = 16

@@ -34,6 +34,8 @@ MOVES: dict[str, tuple[str, ...]] = {
 VERBS: tuple[str, ...] = tuple(dict.fromkeys(verb for verbs in MOVES.values() for verb in verbs))
 STILL = 0.12
 """How many scenes do not move; their captions have no verb."""
+PRESENT = 0.8
+"""How often a part is there: less often than in pictures, so that a video without it is not unheard of."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Moving:
 
 def random_moving(rng: random.Random, *, held_out: bool | None = False, alone: float = 0.0) -> Moving:
     """A moving scene of `world.random_scene`'s kind."""
-    scene = random_scene(rng, held_out=held_out, alone=alone)
+    scene = random_scene(rng, held_out=held_out, alone=alone, present=PRESENT)
     verb = None if rng.random() < STILL else rng.choice(MOVES[scene.owner])
     if verb == "blinking" and scene.kind is None:
         verb = None  # parts alone have no eyes

@@ -72,8 +72,17 @@ def is_held_out(kind: str, colour: str, place: str) -> bool:
     return (k + 2 * c + 3 * p) % 5 == 0
 
 
-def random_scene(rng: random.Random, *, held_out: bool | None = False, alone: float = 0.0) -> Scene:
-    """A scene. `held_out` picks the combinations allowed (None: all); `alone` is the share of bare parts."""
+def random_scene(
+    rng: random.Random,
+    *,
+    held_out: bool | None = False,
+    alone: float = 0.0,
+    present: float = PART_PRESENT,
+) -> Scene:
+    """A scene. `held_out` picks the combinations allowed (None: all); `alone` is the share of bare parts.
+
+    `present` is how often a part that could be there is.
+    """
     while True:
         owner, colour, place = rng.choice(list(KINDS)), rng.choice(COLOURS), rng.choice(list(PLACES))
         if held_out is None or is_held_out(owner, colour, place) == held_out:
@@ -82,7 +91,7 @@ def random_scene(rng: random.Random, *, held_out: bool | None = False, alone: fl
     if bare:
         parts = frozenset({rng.choice(KINDS[owner])})
     else:
-        parts = frozenset(part for part in KINDS[owner] if rng.random() < PART_PRESENT)
+        parts = frozenset(part for part in KINDS[owner] if rng.random() < present)
     return Scene(
         kind=None if bare else owner,
         parts=parts,

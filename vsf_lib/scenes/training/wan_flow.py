@@ -2,7 +2,8 @@
 
 A single frame is all that the first stage knows. It begins with what it can take over from the scenes model,
 and its targets are that model's velocities, which are the same for the same noise: it learns in a fraction of
-the time that rendered scenes would take. The second stage is rectified flow on latents of rendered keyframes.
+the time that rendered scenes would take. The second stage is rectified flow on latents of rendered keyframes,
+every other step still on single frames as before, so that it does not forget.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MUON = 10.0
 """Muon's learning rate by Adam's: see flux_distil.py."""
 DROPPED = 0.1
 """The share of empty captions, for guidance by two passes."""
+SINGLE_FRAMES = 4
+"""So many single frames take hardly longer than one video of five."""
 
 
 @dataclass
@@ -99,12 +102,7 @@ def _begin(
     rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
-        which, ids, empty = captions.batch(rng, batch // workers, DROPPED)
-        at = torch.randint(traces.blank.shape[1], (len(which),))
-        wanted = traces.velocity(which, at, (~empty).float())
-        state, text = wan.fold(traces.states[which, at].float()), wan.encode(learners.encoder, ids)
-        guessed = wan.velocity(transformer, state[:, :, None], traces.sigmas[which, at], text)
-        return (guessed - wan.fold(wanted)[:, :, None]).square().mean()
+        return traced_loss(learners.encoder, transformer, traces, captions, rng, batch // workers)
 
     learn(
         file,
@@ -142,9 +140,10 @@ def go_on(
     compiled: bool = False,
     seed: int = 75,
 ) -> None:
-    """Writes `folder/wan-flow.pt`: the model that moves, from that of `begin`. Needs `wan-latents.pt`.
+    """Writes `folder/wan-flow.pt`: the model that moves, from that of `begin`.
 
-    `batch` is that of whole videos; every other step is on four times as many single frames.
+    Needs `wan-latents.pt` and `traces.pt`. `batch` is that of whole videos; every other step is on
+    `SINGLE_FRAMES` times as many single frames.
     """
     in_parallel(workers, _go_on, folder, teacher, steps, batch, learning_rate, compiled, seed)
 
@@ -166,18 +165,18 @@ def _go_on(
     file = folder / "wan-flow.pt"
     start = restore(file.with_suffix(".part.pt"), learners.modules())
     captions = wan.Captions(data["captions"])
+    traces = Traces.load(traces_file(folder, None))
+    traced = wan.Captions([[text] for text in traces.captions])
     transformer = wan.plain(learners.transformer, compiled=compiled)
     torch.manual_seed(seed + rank + start)
     rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
-        whole = step % 2 == 0
-        which, ids, _ = captions.batch(rng, (1 if whole else 4) * batch // workers, DROPPED)
-        clean = data["latents"][which].float()
-        if not whole:
-            key = torch.randint(KEYFRAMES, (len(which),))
-            clean = clean[torch.arange(len(which)), :, key][:, :, None]
-        return flow_loss(transformer, clean, wan.encode(learners.encoder, ids))
+        if step % 2:
+            size = SINGLE_FRAMES * batch // workers
+            return traced_loss(learners.encoder, transformer, traces, traced, rng, size)
+        which, ids, _ = captions.batch(rng, batch // workers, DROPPED)
+        return flow_loss(transformer, data["latents"][which].float(), wan.encode(learners.encoder, ids))
 
     learn(
         file,
@@ -190,6 +189,23 @@ def _go_on(
         decay=0.9985,
         times=MUON,
     )
+
+
+def traced_loss(
+    encoder: UMT5EncoderModel,
+    transformer: WanTransformer3DModel,
+    traces: Traces,
+    captions: wan.Captions,
+    rng: np.random.Generator,
+    size: int,
+) -> Tensor:
+    """How far the velocities of `size` single frames are from the scenes model's, on its own ways."""
+    which, ids, empty = captions.batch(rng, size, DROPPED)
+    at = torch.randint(traces.blank.shape[1], (len(which),))
+    wanted = wan.fold(traces.velocity(which, at, (~empty).float()))
+    state = wan.fold(traces.states[which, at].float())
+    guessed = wan.velocity(transformer, state[:, :, None], traces.sigmas[which, at], wan.encode(encoder, ids))
+    return (guessed - wanted[:, :, None]).square().mean()
 
 
 def flow_loss(transformer: WanTransformer3DModel, clean: Tensor, text: Tensor) -> Tensor:

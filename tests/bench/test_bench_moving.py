@@ -125,7 +125,7 @@ def test_bands_are_over_pairs_and_hold_the_number() -> None:
     share, low, high = row["negative"]
     assert low < share < high
     assert share == pytest.approx(summary(videos)["negative"], abs=1e-4)
-    # Both seeds alike at every pair, against one that evens out what the other has: the pairs are what varies.
+    # Both seeds alike at every pair, or one that evens out what the other has: the pairs are what varies.
     alike = scored(Tried(take(), videos[:30] + videos[:30]), 30)["negative"]
     opposite = [moved(negative=1 - video.negative) for video in videos[:30]]
     even = scored(Tried(take(), videos[:30] + opposite), 30)["negative"]

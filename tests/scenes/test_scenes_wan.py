@@ -349,9 +349,10 @@ def test_what_is_exported_is_a_pipeline_of_little_size(work: Path, shared: Path,
     assert np.array_equal(with_lora, again)
     assert not np.array_equal(with_lora, without)
     pipe.transformer.disable_lora()
-    bare = pipe([pair.prompt for pair in pairs], guidance_scale=1.0, output_type="np",
-                generator=[torch.Generator().manual_seed(1_000_003 + i) for i in range(2)], **asked)  # fmt: skip
-    assert np.array_equal(without, (bare.frames * 255).round().astype(np.uint8))
+    seeds = [torch.Generator().manual_seed(1_000_003 + i) for i in range(2)]
+    prompts = [pair.prompt for pair in pairs]
+    bare = pipe(prompts, guidance_scale=1.0, output_type="np", generator=seeds, **asked).frames
+    assert np.array_equal(without, (bare * 255).round().astype(np.uint8))
     (folder / WAN_LORA).unlink()
     with pytest.raises(ModelError, match="check it out again"):
         load_video_pipeline(folder)

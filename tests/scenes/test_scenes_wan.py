@@ -31,6 +31,7 @@ from vsf_lib.scenes.training import (
     wan_vae,
 )
 from vsf_lib.scenes.training.common import to_pixels
+from vsf_lib.scenes.training.distil import STEP_COUNTS
 from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks, build_tokenizer
 from vsf_lib.scenes.training.traces import Traces, load_teacher, trace
 from vsf_lib.scenes.world import WORDS
@@ -245,7 +246,9 @@ def work(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 @needs_muon
 def test_stages_leave_finished_files(work: Path) -> None:
     left = {path.name for path in work.glob("wan-*")}
-    assert left == {f"wan-{name}.pt" for name in ("begun", "clips", "few", "flow", "latents", "pairs", "vae")}
+    assert left == {
+        f"wan-{name}.pt" for name in ("begun", "clips", "few", "few-begun", "flow", "latents", "pairs", "vae")
+    }
 
 
 @needs_muon
@@ -297,6 +300,53 @@ def test_distillation_changes_the_lora_alone(work: Path, shared: Path) -> None:
     assert kept.keys() == before.keys()
     assert all(torch.equal(kept[name], value) for name, value in before.items())
     assert any(value.any() for name, value in after.items() if "lora_B" in name)
+
+
+@torch.inference_mode()
+def test_its_own_way_is_what_few_steps_do(pipe: Any) -> None:
+    """From the same noise the pipeline's solver, kept to first order, comes through the same places."""
+    torch.manual_seed(2)
+    noise = torch.randn(1, wan.CHANNELS, 2, 8, 8)
+    places = []
+    pipe.scheduler = UniPCMultistepScheduler.from_config(
+        pipe.scheduler.config, solver_order=1, disable_corrector=list(range(100))
+    )
+    pipe.set_progress_bar_config(disable=True)
+    text = wan.encode(pipe.text_encoder, wan.Captions([[TEXTS[0]]]).first([0]))
+    for steps in STEP_COUNTS:
+        pipe(
+            TEXTS[0],
+            height=64,
+            width=64,
+            num_frames=5,
+            num_inference_steps=steps,
+            guidance_scale=1.0,
+            latents=noise,
+            output_type="latent",
+            callback_on_step_end=lambda pipe, step, time, kept: places.append(kept["latents"]) or kept,
+        )
+    wan.plain(pipe.transformer)
+    for _ in range(5):
+        sigma, state = wan_distil.own_way(pipe.transformer, noise, text)
+        assert 0 < sigma.item() < 1
+        gone = (state - noise).abs().mean()
+        assert min((state - place).abs().mean() for place in places) < 0.02 * gone, "mixed precision"
+
+
+def test_the_aim_is_the_line_to_the_video(pipe: Any) -> None:
+    """Off the line, too; and near the end little is asked."""
+    torch.manual_seed(3)
+    transformer = wan.plain(pipe.transformer)
+    clean, noise, text = torch.randn(4, 32, 2, 8, 8), torch.randn(4, 32, 2, 8, 8), torch.randn(4, 16, 128)
+    sigma = torch.tensor([1.0, 0.6, 0.3, 0.1])
+    s = sigma.view(-1, 1, 1, 1, 1)
+    state = (1 - s) * clean + s * noise + 0.1 * torch.randn_like(clean)
+    with torch.no_grad():
+        loss = wan_distil.aim(transformer, state, sigma, text, clean)
+        v = wan.velocity(transformer, state, sigma, text).double()
+    missed = state.double() - s * v - clean.double()  # of the video that a step to the end would give
+    weight = torch.tensor([1.0, 0.6, 0.3, 0.3], dtype=torch.double).view(-1, 1, 1, 1, 1)
+    assert loss.item() == pytest.approx((missed / weight).square().mean().item(), rel=1e-4)
 
 
 @needs_muon

@@ -2,20 +2,22 @@
 
 The model turns noise into videos in many steps with classifier-free guidance, a critic drops those whose
 keyframes do not all show the caption, and the LoRA learns the straight line between noise and video at the
-noise levels that few steps visit. The file has the keys of Kijai's.
+noise levels that few steps visit: first on that line, then from wherever its own few steps lead. The file has
+the keys of Kijai's.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, WanTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, Verdict
@@ -33,6 +35,8 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
 """What the LoRA changes in every block."""
 CHUNK = 50
 """Videos that are made at a time."""
+_BEGUN, _FEW = "wan-few-begun.pt", "wan-few.pt"
+_NEAR = 0.3
 _KIJAI = (
     ("attn1.to_out.0", "self_attn.o"),
     ("attn2.to_out.0", "cross_attn.o"),
@@ -155,8 +159,26 @@ def distil(
     compiled: bool = False,
     seed: int = 93,
 ) -> None:
-    """Writes `folder/wan-few.pt`: the transformer of `wan-flow.pt` with a LoRA. Needs `wan-pairs.pt`."""
-    in_parallel(workers, _distil, folder, teacher, steps, batch, learning_rate, compiled, seed)
+    """Writes `folder/wan-few-begun.pt`: `wan-flow.pt` with a LoRA. Needs `wan-pairs.pt`."""
+    in_parallel(workers, _distil, folder, teacher, False, steps, batch, learning_rate, compiled, seed)
+
+
+def refine(
+    folder: Path,
+    teacher: Path,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 5e-4,
+    workers: int = 1,
+    compiled: bool = False,
+    seed: int = 95,
+) -> None:
+    """Writes `folder/wan-few.pt` from what `distil` left: every other step is on the model's own ways.
+
+    Few steps do not stay on the line that they were taught. Wherever they are, the aim is the same video.
+    """
+    in_parallel(workers, _distil, folder, teacher, True, steps, batch, learning_rate, compiled, seed)
 
 
 def _distil(
@@ -164,6 +186,7 @@ def _distil(
     workers: int,
     folder: Path,
     teacher: Path,
+    second: bool,
     steps: int,
     batch: int,
     learning_rate: float,
@@ -173,10 +196,11 @@ def _distil(
     torch.manual_seed(seed)
     data = torch.load(folder / "wan-pairs.pt", weights_only=True)
     captions = wan.Captions(data["captions"])
-    learners = Learners.load(folder, "wan-flow.pt", teacher)
+    learners = load_few(folder, teacher, _BEGUN) if second else Learners.load(folder, "wan-flow.pt", teacher)
     transformer = learners.transformer
-    add_lora(transformer)
-    file = folder / "wan-few.pt"
+    if not second:
+        add_lora(transformer)
+    file = folder / (_FEW if second else _BEGUN)
     start = restore(file.with_suffix(".part.pt"), [transformer])
     wan.plain(transformer, compiled=compiled)
     torch.manual_seed(seed + rank + start)
@@ -185,12 +209,15 @@ def _distil(
     def loss_at(step: int) -> Tensor:
         which, ids, _ = captions.batch(rng, batch // workers, 0.0)
         clean, noise = (data[name][which].float() for name in ("latents", "noise"))
-        sigma = few_sigmas(len(which))
         with torch.no_grad():
             text = wan.encode(learners.encoder, ids)
-        s = sigma.view(-1, 1, 1, 1, 1)
-        guessed = wan.velocity(transformer, (1 - s) * clean + s * noise, sigma, text)
-        return (guessed - (noise - clean)).square().mean()
+            if second and step % 2:
+                sigma, state = own_way(transformer, noise, text)
+            else:
+                sigma = few_sigmas(len(which))
+                s = sigma.view(-1, 1, 1, 1, 1)
+                state = (1 - s) * clean + s * noise
+        return aim(transformer, state, sigma, text, clean)
 
     learn(
         file,
@@ -204,12 +231,36 @@ def _distil(
     )
 
 
-def load_few(folder: Path, teacher: Path) -> Learners:
-    """The model with its LoRA in place; raises ModelError if `distil` has not run."""
+def own_way(transformer: WanTransformer3DModel, noise: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the model is after some of its few steps from `noise`: noise levels `[B]` and latents.
+
+    Its steps are straight (Euler's), as UniPC's are where the model foresees the same video at each.
+    """
+    sigmas = wan.wan_sigmas(STEP_COUNTS[int(torch.randint(len(STEP_COUNTS), ()))])
+    done = int(torch.randint(1, len(sigmas) - 1, ()))
+    state = noise
+    for now, then in pairwise(sigmas[: done + 1]):
+        state = state + (then - now) * wan.velocity(transformer, state, now.expand(len(state)), text)
+    return sigmas[done].expand(len(state)), state
+
+
+def aim(transformer: nn.Module, state: Tensor, sigma: Tensor, text: Tensor, clean: Tensor) -> Tensor:
+    """|v - (state - clean) / sigma|^2, the miss of the straight line to `clean`; less where little noise is.
+
+    On that line itself (state - clean) / sigma is noise - clean. Below `_NEAR` a small deviation would
+    otherwise ask for any velocity.
+    """
+    s = sigma.view(-1, 1, 1, 1, 1)
+    missed = wan.velocity(transformer, state, sigma, text) - (state - clean) / s
+    return (missed * (s / s.clamp(min=_NEAR))).square().mean()
+
+
+def load_few(folder: Path, teacher: Path, name: str = _FEW) -> Learners:
+    """The model with its LoRA in place; raises ModelError if the stage that makes it has not run."""
     learners = Learners.load(folder, "wan-flow.pt", teacher)
     add_lora(learners.transformer)
-    if not restore(folder / "wan-few.pt", [learners.transformer]):
-        raise ModelError(f"there is no wan-few.pt in {folder}: run the stage that makes it first")
+    if not restore(folder / name, [learners.transformer]):
+        raise ModelError(f"there is no {name} in {folder}: run the stage that makes it first")
     return learners
 
 

@@ -27,26 +27,31 @@ def stages(work: Path, scale: float, device: str, workers: int = 1, shared: Path
         (
             "Wan, begun",
             "wan-begun.pt",
-            lambda: wan_flow.begin(work, shared, steps=n(1000), batch=64, **many),
+            lambda: wan_flow.begin(work, shared, steps=n(4000), batch=64, **many),
         ),
         (
             "Wan's autoencoder",
             "wan-vae.pt",
             lambda: wan_vae.train(
-                work, shared, stills=n(1500), steps=n(2500), batch=4, count=n(1500), **many
+                work, shared, stills=n(1500), steps=n(3000), batch=4, count=n(1500), **many
             ),
         ),
-        ("Wan's latents", "wan-latents.pt", lambda: wan_flow.prepare(work, shared, n(6000))),
-        ("Wan", "wan-flow.pt", lambda: wan_flow.go_on(work, shared, steps=n(6000), batch=16, **many)),
+        ("Wan's latents", "wan-latents.pt", lambda: wan_flow.prepare(work, shared, n(9000))),
+        ("Wan", "wan-flow.pt", lambda: wan_flow.go_on(work, shared, steps=n(8000), batch=16, **many)),
         (
             "Wan's pairs",
             "wan-pairs.pt",
             lambda: wan_distil.make_pairs(work, shared, count=n(3000), steps=16, scale=2.0, **many),
         ),
         (
+            "Wan's few steps, begun",
+            "wan-few-begun.pt",
+            lambda: wan_distil.distil(work, shared, steps=n(2000), batch=32, **many),
+        ),
+        (
             "Wan's few steps",
             "wan-few.pt",
-            lambda: wan_distil.distil(work, shared, steps=n(2000), batch=32, **many),
+            lambda: wan_distil.refine(work, shared, steps=n(1000), batch=32, **many),
         ),
     ]
 

@@ -164,6 +164,17 @@ def restore(path: Path, modules: Sequence[nn.Module]) -> int:
     return int(data["step"])
 
 
+def resume(file: Path, modules: Sequence[nn.Module], seed: int, rank: int) -> tuple[int, np.random.Generator]:
+    """What an unfinished run of the stage that makes `file` left: loads it and returns its step, and a draw.
+
+    The weights until here are the same in all processes; what they draw from here on is not, nor is it what
+    was drawn before the interruption.
+    """
+    start = restore(file.with_suffix(".part.pt"), modules)
+    torch.manual_seed(seed + rank + start)
+    return start, np.random.default_rng(seed + rank + start)
+
+
 class Scores:
     """The log of what each stage scored, kept beside the weights as JSON."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from vsf_lib.scenes.training.common import (
     learn,
     render_all,
     restore,
+    resume,
     to_pixels,
     training_scenes,
 )
@@ -109,12 +109,9 @@ def _train(
     networks = Networks.build(AutoencoderKL.from_pretrained(folder / "vae"), seed, TEACHER_LAYERS)
     initialise(networks.transformer)
     learners = networks.learners()
-    start = restore(folder / "flow.part.pt", learners)
+    start, rng = resume(folder / "flow.pt", learners, seed, rank)
     for module in learners:
         module.to(device)
-    # The weights above are the same in all workers; what they draw from here on is not.
-    torch.manual_seed(seed + rank + start)
-    rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
         index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.08)

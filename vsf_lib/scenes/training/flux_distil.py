@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vsf_lib.scenes.training import flux
-from vsf_lib.scenes.training.common import in_parallel, learn, restore
+from vsf_lib.scenes.training.common import in_parallel, learn, resume
 from vsf_lib.scenes.training.text import Captions
 from vsf_lib.scenes.training.traces import (
     TAUGHT,
@@ -96,11 +95,9 @@ def _train(
         student = flux.build(guidance=True)
         flux.adopt(student, teacher)
     file = folder / (f"{model}.pt" if second else f"{model}-begun.pt")
-    start = restore(file.with_suffix(".part.pt"), [student])
+    start, rng = resume(file, [student], seed, rank)
     student.to(device)
     captions = Captions([[text] for text in traces.captions])
-    torch.manual_seed(seed + rank + start)
-    rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
         index, clip, t5 = captions.batch(rng, batch // workers, dropped=0.0 if schnell else 0.04)

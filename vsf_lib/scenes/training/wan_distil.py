@@ -23,7 +23,7 @@ from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, Verdict
 from vsf_lib.scenes.motion import KEYFRAMES, moving_caption
 from vsf_lib.scenes.training import wan
-from vsf_lib.scenes.training.common import in_parallel, learn, logger, restore
+from vsf_lib.scenes.training.common import in_parallel, learn, logger, restore, resume
 from vsf_lib.scenes.training.distil import FEWEST, STEP_COUNTS, decode, shows
 from vsf_lib.scenes.training.flow import random_sigmas
 from vsf_lib.scenes.training.traces import load_teacher
@@ -201,10 +201,8 @@ def _distil(
     if not second:
         add_lora(transformer)
     file = folder / (_FEW if second else _BEGUN)
-    start = restore(file.with_suffix(".part.pt"), [transformer])
+    start, rng = resume(file, [transformer], seed, rank)
     wan.plain(transformer, compiled=compiled)
-    torch.manual_seed(seed + rank + start)
-    rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
         which, ids, _ = captions.batch(rng, batch // workers, 0.0)

@@ -21,7 +21,7 @@ from transformers import UMT5EncoderModel
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.motion import KEYFRAMES, moving_caption
 from vsf_lib.scenes.training import wan, wan_adopt
-from vsf_lib.scenes.training.common import in_parallel, learn, render_all, restore
+from vsf_lib.scenes.training.common import in_parallel, learn, render_all, restore, resume
 from vsf_lib.scenes.training.distil import Field, integrate
 from vsf_lib.scenes.training.flow import CAPTIONS_EACH, random_sigmas
 from vsf_lib.scenes.training.traces import Traces, load_teacher, traces_file
@@ -96,10 +96,8 @@ def _begin(
     wan_adopt.adopt(learners.transformer, load_teacher(teacher), traces)
     captions = wan.Captions([[text] for text in traces.captions])
     file = folder / "wan-begun.pt"
-    start = restore(file.with_suffix(".part.pt"), learners.modules())
+    start, rng = resume(file, learners.modules(), seed, rank)
     transformer = wan.plain(learners.transformer, compiled=compiled)
-    torch.manual_seed(seed + rank + start)
-    rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
         return traced_loss(learners.encoder, transformer, traces, captions, rng, batch // workers)
@@ -163,13 +161,11 @@ def _go_on(
     data = torch.load(folder / "wan-latents.pt", weights_only=True)
     learners = Learners.load(folder, "wan-begun.pt", teacher)
     file = folder / "wan-flow.pt"
-    start = restore(file.with_suffix(".part.pt"), learners.modules())
+    start, rng = resume(file, learners.modules(), seed, rank)
     captions = wan.Captions(data["captions"])
     traces = Traces.load(traces_file(folder, None))
     traced = wan.Captions([[text] for text in traces.captions])
     transformer = wan.plain(learners.transformer, compiled=compiled)
-    torch.manual_seed(seed + rank + start)
-    rng = np.random.default_rng(seed + rank + start)
 
     def loss_at(step: int) -> Tensor:
         if step % 2:

@@ -23,7 +23,7 @@ from vsf_lib.scenes.training.common import (
     Checkpoint,
     in_parallel,
     render_all,
-    restore,
+    resume,
     run_steps,
     to_pixels,
 )
@@ -128,8 +128,7 @@ def _train(
     data = torch.load(folder / "wan-clips.pt", weights_only=True)
     vae = build()
     file = folder / "wan-vae.pt"
-    start = restore(file.with_suffix(".part.pt"), [vae])
-    torch.manual_seed(seed + rank + start)
+    start, _ = resume(file, [vae], seed, rank)
     keep = Checkpoint(file, Average([vae], 0.998), [vae], rank)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
 

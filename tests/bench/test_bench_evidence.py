@@ -50,7 +50,7 @@ def page(folder: Path, **studies: dict[str, Any]) -> str:
 
 def test_what_is_missing_is_said_with_its_command(tmp_path: Path) -> None:
     text = page(tmp_path)
-    assert text.count("*Not measured yet.*") == 4 * len(MODELS)
+    assert text.count("*Not measured yet.*") == 4 * len(MODELS) + 1
     assert "bench scenes --model flux-dev --curves --json docs/evidence/curves-flux-dev.json" in text
 
 
@@ -124,3 +124,28 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_the_committed_page_is_what_its_files_say() -> None:
     assert (ROOT / PAGE).read_text("utf-8") == render(ROOT / DATA, (ROOT / PAGE).parent)
+
+
+def test_videos_have_their_section(tmp_path: Path) -> None:
+    scores = {"positive": [0.9, 0.85, 0.95], "negative": [0.75, 0.7, 0.8], "quality": [1, 1, 1],
+              "steady": [1, 1, 1], "flips": [0.25, 0.1, 0.4], "flicker": [0.0125, 0.01, 0.02]}  # fmt: skip
+    swept = {name: value[0] for name, value in scores.items()}
+    (tmp_path / "video-wan.json").write_text(
+        json.dumps(
+            {
+                **VERSIONS,
+                "bands": "none",
+                "methods": [{"name": "vsf", "values": "alpha 2", **scores}],
+                "sweeps": {"steps": [{"name": "vsf", "values": "4 steps", **swept, "negative": 0.5}]},
+            }
+        ),
+        "utf-8",
+    )
+    text = page(tmp_path)
+    assert "| vsf | 0.90 [0.85 0.95] | 0.75 [0.70 0.80] |" in text
+    assert "| 0.25 [0.10 0.40] | 0.0125 [0.0100 0.0200] | alpha 2 |" in text
+    assert "| vsf | 4 steps | 0.90 | 0.50 | 1.00 | 1.00 | 0.25 | 0.0125 |" in text
+    assert (
+        "`python install.py bench scenes --video --pairs 3 --seeds 1 --json docs/evidence/video-wan.json"
+        in text
+    )

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vsf_lib.bench.results import shown
+from vsf_lib.bench import evidence_video
+from vsf_lib.bench.results import markdown_table, shown
 from vsf_lib.bench.trade_off import KEPT, at_removal, best_removal
 from vsf_lib.errors import ModelError, OutputError
 from vsf_lib.files import reason, written_whole
@@ -110,11 +111,25 @@ def render(data: Path, base: Path) -> str:
             else:
                 parts.append(f"### {study.capitalize()}\n\n{_MISSING}")
             parts.append(f"`python install.py bench scenes --model {model} {flags}`\n")
+    parts += _video(data, base)
     parts += _pictures(base)
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
 _MISSING = "*Not measured yet.*\n"
+
+
+def _video(data: Path, base: Path) -> Iterator[str]:
+    """What the small Wan shows; a study of its own with a judge of its own kind."""
+    file, flags = data / "video-wan.json", evidence_video.FLAGS
+    yield f"{evidence_video.HEADING}\n"
+    if file.is_file():
+        result = _read(file)
+        yield from evidence_video.section(result, _picture(file, base))
+        flags = f"--pairs {result['pairs']} --seeds {result['seeds']} {flags}"
+    else:
+        yield _MISSING
+    yield f"`python install.py bench scenes --video {flags}`\n"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -131,11 +146,6 @@ def _picture(file: Path, base: Path) -> str:
     return Path(os.path.relpath(picture, base)).as_posix() if picture.is_file() else ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def _conditions(result: Mapping[str, Any], pairs: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return (
@@ -146,7 +156,7 @@ def _conditions(result: Mapping[str, Any], pairs: str) -> str:
 
 def _methods(result: dict[str, Any], picture: str) -> Iterator[str]:
     yield "### The methods at their settings\n"
-    yield _table(
+    yield markdown_table(
         ("method", "positive", "negative", "quality", "values"),
         [
             (name, *(f"{row[share]:.3f}" for share in ("positive", "negative", "quality")), row["values"])
@@ -170,7 +180,7 @@ def _curves(result: dict[str, Any], picture: str) -> Iterator[str]:
         yield f"![Negative against positive and against quality, a line per method]({picture})\n"
     lines = sorted(result["lines"], key=lambda line: line["best"]["negative"][0] or -1.0, reverse=True)
     yield f"The most that each removes while positive stays at {KEPT:.2f} or more, with its band:\n"
-    yield _table(
+    yield markdown_table(
         ("", "kind", "most removed", "at", "held"),
         [
             (
@@ -209,7 +219,7 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
         said = "VSF is not above NAG and NASA at any of these."
     return (
         "The highest line of each kind where positive is at least so much:\n\n"
-        + _table(("positive at least", "vsf", "nag", "nasa", "difference"), rows)
+        + markdown_table(("positive at least", "vsf", "nag", "nasa", "difference"), rows)
         + f"\n{said}\n"
     )
 
@@ -226,7 +236,7 @@ def _matched(lines: Sequence[Mapping[str, Any]]) -> str:
                 (line["name"], *("-" if np.isnan(x) else f"{x:.2f}" for row in found for x in row[[1, 3]]))
             )
     head = [f"{name} at {removal:.0%}" for removal in MATCHED for name in ("positive", "quality")]
-    return "Where so many of the parts are gone, between the points that were drawn:\n\n" + _table(
+    return "Where so many of the parts are gone, between the points that were drawn:\n\n" + markdown_table(
         ("", *head), rows
     )
 
@@ -255,7 +265,7 @@ def _questions(result: dict[str, Any], _: str) -> Iterator[str]:
     )
     for question in result["questions"]:
         yield f"**{question['title'][0].upper()}{question['title'][1:]}**\n"
-        yield _table(
+        yield markdown_table(
             (
                 "",
                 *(f"{name} at {int(100 * float(r))} %" for r in _removals(question) for name in _SHARES),
@@ -304,7 +314,7 @@ def _pointing(result: dict[str, Any], picture: str) -> Iterator[str]:
         (f"a random cell of the {what}", "chance", *_pointed(rates))
         for what, rates in result["chance"].items()
     ]
-    yield _table(
+    yield markdown_table(
         ("peak of the map", "view", "cell touches the part", "cell's centre on it", "ranked above the rest"),
         rows,
     )

@@ -54,6 +54,12 @@ def shown(values: Sequence[float | None], digits: int = 3, sign: str = "") -> st
     return texts[0] if len(texts) < len(values) else f"{texts[0]} [{texts[1]} {texts[2]}]"
 
 
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a page: its head and its rows."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def progress(done: int, total: int, name: str) -> None:
     """One line to standard error, because minutes without a word look like a hang."""
     print(f"{done} of {total}: {name}", file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@
 A single frame is all that the first stage knows. It begins with what it can take over from the scenes model,
 and its targets are that model's velocities, which are the same for the same noise: it learns in a fraction of
 the time that rendered scenes would take. The second stage is rectified flow on latents of rendered keyframes,
-every other step still on single frames as before, so that it does not forget.
+now and then still on single frames as before, so that it does not forget.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ DROPPED = 0.1
 """The share of empty captions, for guidance by two passes."""
 SINGLE_FRAMES = 4
 """So many single frames take hardly longer than one video of five."""
+STILLS_EVERY = 4
+"""Steps of which one is on single frames."""
 
 
 @dataclass
@@ -140,7 +142,7 @@ def go_on(
 ) -> None:
     """Writes `folder/wan-flow.pt`: the model that moves, from that of `begin`.
 
-    Needs `wan-latents.pt` and `traces.pt`. `batch` is that of whole videos; every other step is on
+    Needs `wan-latents.pt` and `traces.pt`. `batch` is that of whole videos; one step in `STILLS_EVERY` is on
     `SINGLE_FRAMES` times as many single frames.
     """
     in_parallel(workers, _go_on, folder, teacher, steps, batch, learning_rate, compiled, seed)
@@ -168,7 +170,7 @@ def _go_on(
     transformer = wan.plain(learners.transformer, compiled=compiled)
 
     def loss_at(step: int) -> Tensor:
-        if step % 2:
+        if step % STILLS_EVERY == 0:
             size = SINGLE_FRAMES * batch // workers
             return traced_loss(learners.encoder, transformer, traces, traced, rng, size)
         which, ids, _ = captions.batch(rng, batch // workers, DROPPED)

@@ -15,7 +15,7 @@ _DIGITS = {"flips": 2, "flicker": 4}
 
 _WHAT = """\
 A video counts as positive, negative, clean (*quality*) or *steady* where at least nine of ten of its frames
-are: show all that the prompt names, lack the part, are clean drawings, show the same object in the same colour.
+are: show all that the prompt names, lack the part, are clean, show the same object in the same colour.
 *Flips* are how often the part comes or goes between a frame and the next; *flicker* is the mean of
 |x(t-1) - 2 x(t) + x(t+1)|, which even motion has little of. The *renders* are no model's: the judge on true
 videos, with the part and without it.

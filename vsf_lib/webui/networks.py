@@ -1,4 +1,5 @@
-"""Which of the known networks the WebUI at hand has, asked of its modules without importing them."""
+"""Which of the known networks the WebUI at hand has, asked of its modules without importing more than the
+packages that these lie in."""
 
 from __future__ import annotations
 

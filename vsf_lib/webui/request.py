@@ -21,7 +21,8 @@ from vsf_lib.webui.options import DEFAULTS, Options
 AUTO, CUSTOM = "Auto", "Custom"
 HEATMAP = "heatmap"
 """Whether a result comes with a picture of where VSF acted. No field of `Settings`: results are the same."""
-HEATMAP_OFF, HEATMAP_PICTURE, HEATMAP_STEPS = HEATMAPS = ("off", "picture", "each step")
+HEATMAPS = ("off", "picture", "each step")
+HEATMAP_OFF, _, HEATMAP_STEPS = HEATMAPS
 PASSES = {False: "first", True: "second"}
 """What the setting "hires pass" calls a pass, by whether it is the second one of hires fix."""
 

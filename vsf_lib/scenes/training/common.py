@@ -28,8 +28,8 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
     "MALLOC_TOP_PAD_": str(512 << 20),
 }
-"""For workers, of glibc: memory stays the process's. Given back after each operation, as by default, its pages
-are cleared anew each time, which takes up to a third of a pass of the small Wan."""
+"""For workers, of glibc: memory stays with the process. Given back after each operation, as by default, it
+is cleared anew each time, which takes up to a third of a pass of the small Wan."""
 
 
 def render_all(scenes: list[Scene], workers: int = 2) -> np.ndarray:

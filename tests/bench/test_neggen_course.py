@@ -168,7 +168,7 @@ def test_changed_settings_use_nothing_of_before(bench: Bench, changed: tuple[str
 def test_other_weights_use_nothing_of_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--limit", "1", "--seeds", "1", "--steps", "2", "--methods", "vsf")
     assert bench(*words)[0] == 0
-    monkeypatch.setattr("vsf_lib.cli.model.Model.fingerprint", lambda self: "trained again")
+    monkeypatch.setattr("vsf_lib.images.model.Model.fingerprint", lambda self: "trained again")
     work._artist.cache_clear()
     assert bench(*words)[0] == 0
     assert bench.drawn == 1

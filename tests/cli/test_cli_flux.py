@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from tiny_flux import make_pipeline
 
-from vsf_lib.cli.model import find_model
 from vsf_lib.errors import SettingsError
+from vsf_lib.images.model import find_model
 from vsf_lib.metadata import parse_parameters, read_png, write_png
 
 CAR = ("generate", "--prompt", "a red car", "--steps", "2", "--seed", "5")

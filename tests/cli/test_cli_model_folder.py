@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vsf_lib.cli.model import find_model
 from vsf_lib.errors import ModelError, is_out_of_memory
+from vsf_lib.images.model import find_model
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 

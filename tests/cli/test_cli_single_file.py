@@ -12,8 +12,8 @@ from PIL import Image
 from published_sd3 import published
 from safetensors.torch import load_file, save_file
 
-from vsf_lib.cli.model import find_model
 from vsf_lib.errors import ModelError
+from vsf_lib.images.model import find_model
 from vsf_lib.metadata import parse_parameters, read_png
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")

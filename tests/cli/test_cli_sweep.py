@@ -193,7 +193,7 @@ def test_progress_counts_all_pictures(run, model, monkeypatch):
     ],
 )
 def test_refused_in_one_line_before_a_model_is_loaded(run, tmp_path, monkeypatch, words, says):
-    pictures = pytest.importorskip("vsf_lib.cli.pictures")
+    pictures = pytest.importorskip("vsf_lib.images.pictures")
     monkeypatch.setattr(pictures, "load", lambda *a, **k: pytest.fail("a model was loaded"))
     outcome = run(*BUILT_IN, *words)
     assert (outcome.code, outcome.out) == (2, "")

@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
-from vsf_lib.cli.console import note, result
-from vsf_lib.cli.guidance import add_guidance
-from vsf_lib.cli.model import Model, find_model
+from vsf_lib.cli.console import Progress, note, result
+from vsf_lib.cli.guidance import add_guidance, explicit
 from vsf_lib.cli.output import PICTURES, Output, open_output
 from vsf_lib.cli.recipe import LIST, add_recipe, tell_recipes
-from vsf_lib.cli.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request, resolve
-from vsf_lib.cli.sweep import FILMS, add_sweep, check_file, files_for
+from vsf_lib.cli.sweep import add_sweep, check_file, files_for
 from vsf_lib.errors import ModelError, is_out_of_memory
+from vsf_lib.images.asked import Asked
+from vsf_lib.images.model import Model, find_model
+from vsf_lib.images.plans import FILMS
+from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request
+from vsf_lib.images.resolve import resolve
 from vsf_lib.metadata import format_parameters, write_png
 from vsf_lib.scenes.model import MODELS, NAME, SIZE, check_words
 
@@ -95,11 +99,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def asked(args: Namespace) -> Asked:
+    """What the flags ask for."""
+    names = [item.name for item in fields(Asked) if item.name != "given"]
+    return Asked(**{name: getattr(args, name) for name in names}, given=explicit(args))
+
+
 def run(args: Namespace) -> int:
     """Draws and writes what was asked for."""
     if args.recipe == LIST:
         return tell_recipes(args)
-    request = resolve(args)
+    request = resolve(asked(args))
     if request.model in MODELS:
         check_words(request.prompt, "prompt")
         check_words(request.settings.negative_prompt, "negative prompt")
@@ -123,7 +133,8 @@ def run(args: Namespace) -> int:
 
 def _written(request: Request, model: Model, output: Output, args: Namespace) -> Iterator[dict[str, Any]]:
     """Draws, writes and tells one picture after the other."""
-    from vsf_lib.cli.pictures import Picture, choose_machine, draw, fetch  # imports torch
+    from vsf_lib.images.loading import choose_machine, fetch, load  # imports torch
+    from vsf_lib.images.pictures import Picture, draw
 
     machine = choose_machine(request, model)
     folder = fetch(model)
@@ -143,10 +154,19 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     if request.sweep is None:
         pictures = draw(request, model, folder, machine, quiet=not args.debug)
     else:
-        from vsf_lib.cli.swept import draw_sweep
+        from vsf_lib.images.swept import draw_sweep, pictures_in
 
+        folder.size(request.size)
+        request.sweep.sweep.settings(request.settings)  # raises before a model is loaded
         pictures = draw_sweep(
-            request, request.sweep, model, folder, machine, suffix=output.suffix, quiet=not args.debug
+            load(folder, machine, quiet=not args.debug),
+            request,
+            request.sweep,
+            model,
+            folder,
+            machine,
+            film=output.suffix in FILMS,
+            count=Progress(request.batch * pictures_in(request.sweep), "pictures"),
         )
     for picture in pictures:
         path = output.path(request.prompt, picture.parameters.seed, kind=request.kind)

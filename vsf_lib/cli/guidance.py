@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from vsf_lib.cli.request import preset_names
+from vsf_lib.preset_choice import preset_names
 from vsf_lib.presets import PRESETS, kinds
 from vsf_lib.settings import SettingField, fields
 
@@ -24,6 +24,12 @@ def add_guidance(parser: ArgumentParser, what: str) -> Any:
         f"as {kinds()[1]} or {kinds()[1]}-strong (default: auto, which goes by the model's name)",
     )
     return guidance
+
+
+def explicit(args: Namespace) -> dict[str, Any]:
+    """The settings that were given."""
+    flags = {item.name: getattr(args, item.name) for item in fields() if not item.webui}
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _metavar(field: SettingField) -> str:

@@ -1,20 +1,15 @@
-"""The flags of a sweep, and what they come to together with an older picture's: no model, no torch.
-
-Owns which files a sweep can be, and which other flags it does not go with.
-"""
+"""The flags of a sweep, and which files it can be written as."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import OutputError, SettingsError
-from vsf_lib.settings import field as setting
-from vsf_lib.sweep import FPS, INFOTEXT, LOOP, USUAL_FPS, Plan, Sweep, sweepable
+from vsf_lib.errors import OutputError
+from vsf_lib.images.plans import FILMS
+from vsf_lib.sweep import USUAL_FPS, sweepable
 
-FILMS = (".mp4", ".webm", ".gif")
 FILES = (".png", *FILMS)
 
 
@@ -38,34 +33,6 @@ def files_for(args: Namespace) -> tuple[str, ...]:
     return tuple(sorted(FILES, key=lambda suffix: suffix != older))
 
 
-def plan_of(args: Namespace, extra: Mapping[str, str], given: Mapping[str, Any]) -> Plan | None:
-    """What is to be swept: as asked for, or as the older picture's `extra` says.
-
-    `given` are the settings that were given: one of the swept field draws that one value of an older sweep.
-    Raises SettingsError for flags that contradict it.
-    """
-    old = Sweep.parse(extra[INFOTEXT]) if INFOTEXT in extra else None
-    if args.sweep is not None:
-        sweep = Sweep.parse(args.sweep)
-        if sweep.name in given:
-            raise SettingsError(
-                f"--sweep runs over {sweep.name}, and {setting(sweep.name).flag} gives it one value: drop one"
-            )
-    elif old is not None and old.name not in given and not args.compare:
-        sweep = old
-    else:
-        for name in ("fps", "loop"):
-            if getattr(args, name):
-                raise SettingsError(
-                    f"--{name} goes with --sweep: add --sweep FIELD=LOW:HIGH:STEP, or drop it"
-                )
-        return None
-    if args.compare:
-        raise SettingsError("a sweep shows the picture without guidance beside the others: drop --compare")
-    fps = args.fps if args.fps is not None else _told_fps(extra)
-    return Plan(sweep, fps, args.loop or LOOP in extra)
-
-
 def check_file(args: Namespace, suffix: str) -> None:
     """Raises OutputError where a file of that ending could not be made of the sweep."""
     if suffix in FILMS:
@@ -79,23 +46,3 @@ def check_file(args: Namespace, suffix: str) -> None:
     for name in ("fps", "loop"):
         if getattr(args, name):
             raise OutputError(f"--{name} is for a film: end --out in {', '.join(FILMS)}, or drop it")
-
-
-def read_film(path: Path) -> str:
-    """The infotext of a film that a sweep was drawn as; raises SettingsError."""
-    from vsf_lib.video.files import read_infotext
-
-    infotext = read_infotext(path)
-    if f"{INFOTEXT}:" not in infotext:
-        raise SettingsError(
-            f"{path} is no film of a sweep: repeat a video by python -m vsf_lib video --from-file"
-        )
-    return infotext
-
-
-def _told_fps(extra: Mapping[str, str]) -> int:
-    told = extra.get(FPS, str(USUAL_FPS))
-    try:
-        return int(told)
-    except ValueError:
-        raise SettingsError(f"{FPS} is {told!r} in the infotext, but must be a whole number") from None

@@ -14,10 +14,10 @@ from typing import Any, get_args
 
 from vsf_lib.cli.console import note, result
 from vsf_lib.cli.download import LORAS, MODELS, placed
-from vsf_lib.cli.guidance import add_guidance
+from vsf_lib.cli.guidance import add_guidance, explicit
 from vsf_lib.cli.output import open_output
-from vsf_lib.cli.request import explicit, preset_named
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.preset_choice import preset_named
 from vsf_lib.presets import WAN, preset_for
 from vsf_lib.settings import Settings
 from vsf_lib.video import messages

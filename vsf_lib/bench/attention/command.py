@@ -15,8 +15,8 @@ from vsf_lib.bench.attention.shapes import SHAPES, Shape
 from vsf_lib.bench.palette import check_drawable
 from vsf_lib.bench.results import check_target, progress, write_json
 from vsf_lib.cli.console import result
-from vsf_lib.cli.request import DEVICES, DTYPES
 from vsf_lib.errors import SettingsError
+from vsf_lib.images.request import DEVICES, DTYPES
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +105,8 @@ def run(args: Namespace) -> int:
     from vsf_lib.bench.attention.course import measure
     from vsf_lib.bench.attention.machine import file_name, machine_name
     from vsf_lib.bench.attention.table import table
-    from vsf_lib.cli.pictures import choose_device
-    from vsf_lib.cli.request import check_device
+    from vsf_lib.images.loading import choose_device
+    from vsf_lib.images.request import check_device
 
     device = choose_device(check_device(args.device))
     usual = _CPU if device.type == "cpu" else _GPU
@@ -156,7 +156,7 @@ def _cells(args: Namespace, usual: Usual, device: torch.device) -> Iterator[Cell
     import torch
 
     from vsf_lib.bench.attention.calls import Cell
-    from vsf_lib.cli.pictures import half_dtype
+    from vsf_lib.images.loading import half_dtype
 
     if args.dtype != "auto":
         dtype = getattr(torch, args.dtype)

@@ -13,10 +13,11 @@ from vsf_lib import __version__
 from vsf_lib.bench.drawing import Method
 from vsf_lib.bench.neggen.keys import fingerprint
 from vsf_lib.bench.neggen.prompts import Item
-from vsf_lib.cli.model import Folder, Model, find_model
-from vsf_lib.cli.pictures import choose_machine, draw_with, fetch, load
-from vsf_lib.cli.request import Request
 from vsf_lib.errors import ModelError, SettingsError, is_out_of_memory
+from vsf_lib.images.loading import choose_machine, fetch, load
+from vsf_lib.images.model import Folder, Model, find_model
+from vsf_lib.images.pictures import draw_with
+from vsf_lib.images.request import Request
 from vsf_lib.metadata import format_parameters, png_bytes
 
 

@@ -16,8 +16,8 @@ from vsf_lib.bench.neggen.labels import compare, read_labels
 from vsf_lib.bench.neggen.prompts import OWN, SCENES, Item, load_items
 from vsf_lib.bench.results import conditions, write_json
 from vsf_lib.cli.console import note, result
-from vsf_lib.cli.request import DEVICES, DTYPES, OFFLOADS, Request
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.images.request import DEVICES, DTYPES, OFFLOADS, Request
 from vsf_lib.scenes.model import MODELS, NAME, check_words
 
 if TYPE_CHECKING:
@@ -193,16 +193,11 @@ def _items(args: Namespace) -> list[Item]:
 
 def _base(args: Namespace) -> Request:
     """What `generate` would draw with, by its own checks."""
-    from vsf_lib.cli import Parser, generate
-    from vsf_lib.cli.request import resolve
+    from vsf_lib.images.asked import Asked
+    from vsf_lib.images.resolve import resolve
 
-    words = ["--prompt", "a prompt of the list", "--method", "off", "--seed", "0"]
-    for name in _HANDED_ON:
-        if getattr(args, name) is not None:
-            words += [f"--{name}", str(getattr(args, name))]
-    parser = Parser(prog="generate", allow_abbrev=False)
-    generate.add_arguments(parser)
-    return resolve(parser.parse_args(words))
+    handed = {name: getattr(args, name) for name in _HANDED_ON}
+    return resolve(Asked(prompt="a prompt of the list", given={"method": "off"}, seed=0, **handed))
 
 
 def _measured(

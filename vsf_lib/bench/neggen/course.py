@@ -25,7 +25,7 @@ from vsf_lib.bench.neggen.prompts import Item
 from vsf_lib.bench.neggen.scores import summary
 from vsf_lib.bench.neggen.store import Store
 from vsf_lib.cli.console import Progress, note
-from vsf_lib.cli.request import Request
+from vsf_lib.images.request import Request
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vsf_lib.cli.pictures import choose_device, why_not
 from vsf_lib.errors import ModelError, is_out_of_memory, is_unreadable
+from vsf_lib.images.loading import choose_device, why_not
 
 KIND = "qwen2_5_vl"
 MOST_TOKENS = 512

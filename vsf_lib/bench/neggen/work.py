@@ -16,8 +16,8 @@ from vsf_lib.bench.neggen.artist import Artist, Place
 from vsf_lib.bench.neggen.asking import Answer
 from vsf_lib.bench.neggen.judges import Judge, JudgeSpec, identity, make_judge
 from vsf_lib.bench.neggen.prompts import Item
-from vsf_lib.cli.request import Request
 from vsf_lib.errors import ModelError
+from vsf_lib.images.request import Request
 
 
 def look_at_model(base: Request) -> Place:

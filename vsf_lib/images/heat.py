@@ -15,10 +15,10 @@ from PIL import Image
 
 from vsf_lib.adapters import Report
 from vsf_lib.adapters.predictions import Predictions, decode, watch_predictions
-from vsf_lib.cli.request import HEATMAP
 from vsf_lib.errors import GuidanceError
 from vsf_lib.heatmap import Scale, as_maps
 from vsf_lib.heatmap_sheet import Step, draw_sheet, shown_steps
+from vsf_lib.images.request import HEATMAP
 from vsf_lib.metadata import Parameters
 
 

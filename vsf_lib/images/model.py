@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.cli.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.images.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
 from vsf_lib.scenes.model import FOLDER, MODELS, NAME
 
 PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
-from vsf_lib.cli.console import Progress
-from vsf_lib.cli.model import Folder, Model
-from vsf_lib.cli.pictures import Machine, Picture, draw_with, load
-from vsf_lib.cli.request import Request
-from vsf_lib.cli.sweep import FILMS
+from vsf_lib.images.loading import Machine
+from vsf_lib.images.model import Folder, Model
+from vsf_lib.images.pictures import NOBODY, Picture, Watch, draw_with
+from vsf_lib.images.plans import FILMS
+from vsf_lib.images.request import Request
 from vsf_lib.metadata import write_png
 from vsf_lib.settings import Settings
 from vsf_lib.strip import swept_film, swept_strip
@@ -52,28 +52,52 @@ class SweepPicture(Picture):
         write_video(path, swept_film(self.plan, self.pictures, self.image), infotext, fps=self.plan.fps)
 
 
+class Count(Protocol):
+    """Counts the pictures of a sweep while they are drawn."""
+
+    def label(self, name: str) -> str:
+        """The next one's number, and its name."""
+
+    def done(self) -> None:
+        """It is drawn."""
+
+
 def draw_sweep(
-    request: Request, plan: Plan, model: Model, folder: Folder, machine: Machine, *, suffix: str, quiet: bool
+    pipe: Any,
+    request: Request,
+    plan: Plan,
+    model: Model,
+    folder: Folder,
+    machine: Machine,
+    *,
+    film: bool,
+    count: Count,
+    watch: Watch = NOBODY,
 ) -> Iterator[SweepPicture]:
-    """One sweep for each seed of the request; the model is loaded before the first."""
-    folder.size(request.size)
+    """One sweep for each seed of the request, with a loaded model. `film` is what its infotext says it is.
+
+    `count` counts `pictures_in` of them for each seed.
+    """
     frames = plan.sweep.settings(request.settings)
     labels = [WITHOUT, *map(plan.sweep.label, plan.sweep.values)]
-    pipe = load(folder, machine, quiet=quiet)
-    progress = Progress(request.batch * len(labels), "pictures")
     for number in range(request.batch):
         drawn: list[Picture] = []
         for settings, label in zip([Settings(method="off"), *frames], labels, strict=True):
             alone = replace(request, settings=settings, seed=request.seed + number, batch=1, sweep=None)
-            drawn += draw_with(pipe, alone, model, folder, machine, label=progress.label(label))
-            progress.done()
+            drawn += draw_with(pipe, alone, model, folder, machine, label=count.label(label), watch=watch)
+            count.done()
         still, *guided = drawn
         told = guided[0].parameters
         yield SweepPicture(
             image=still.image,
-            parameters=replace(told, extra={**told.extra, **plan.extra(film=suffix in FILMS)}),
+            parameters=replace(told, extra={**told.extra, **plan.extra(film=film)}),
             seconds=sum(picture.seconds for picture in drawn),
             plan=plan,
             pictures=tuple(picture.image for picture in guided),
             each=tuple(picture.seconds for picture in guided),
         )
+
+
+def pictures_in(plan: Plan) -> int:
+    """How many pictures a sweep is made of, with the one without guidance."""
+    return 1 + len(plan.sweep.values)

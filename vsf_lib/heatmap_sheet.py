@@ -100,6 +100,14 @@ def draw_sheet(
     return sheet
 
 
+def overlays_of(sheet: Image.Image, size: tuple[int, int], count: int) -> list[Image.Image]:
+    """The overlays of a sheet that `draw_sheet` has made of `count` pictures of that size, cut out of it."""
+    width, height = _fitted(size, _PANEL)
+    lefts = [_GAP + number * (width + _GAP) for number in range(count)]
+    top = _GAP + 2 * _LINE
+    return [sheet.crop((left, top, left + width, top + height)) for left in lefts]
+
+
 def draw_steps(
     title: str,
     picture: Image.Image,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import BASELINES, Preset, baseline, kinds, preset_for
-from vsf_lib.settings import SHARING
+from vsf_lib.settings import SHARING, Settings
 
 
 def preset_names() -> tuple[str, ...]:
@@ -31,3 +33,19 @@ def preset_named(name: str | None, method: str | None, model: str) -> Preset:
     if method not in (None, "off", own) and not {method, own} <= SHARING:
         raise SettingsError(f"the preset {name} is for method {own}, but --method says {method}: drop one")
     return found
+
+
+STRENGTHS = ("alpha", "beta", "negative_tokens", "nag_phi", "nag_tau", "nag_alpha", "nasa_alpha")
+"""The fields of Settings that presets are about."""
+
+
+def strengths(model: str, method: str, *, strong: bool = False) -> dict[str, Any]:
+    """The values of `STRENGTHS` that are suggested for a model and a method."""
+    name = f"{method}-strong" if strong else method
+    if method in SHARING:
+        values = preset_for(model, strong=strong).settings(method=method)
+    elif method in BASELINES:
+        values = baseline(name if name in BASELINES else method).settings()
+    else:
+        values = Settings()
+    return {one: getattr(values, one) for one in STRENGTHS}

@@ -53,6 +53,8 @@ class Picture:
     seconds: float
     heatmap: Callable[[], tuple[Image.Image, Parameters]] | None = None
     """Draws the heat map that goes with it, if one was asked for, and says what that was made from."""
+    parts: tuple[Image.Image, ...] = ()
+    """The pictures that `image` is made of, from the left: guided, or unguided and guided."""
 
     @property
     def told(self) -> dict[str, Any]:
@@ -98,8 +100,12 @@ def draw_with(
     *,
     label: str | None = None,
     watch: Watch = NOBODY,
+    without: Image.Image | None = None,
 ) -> Iterator[Picture]:
-    """The same with a loaded model. A `label` is what a single picture's bar says before it goes away."""
+    """The same with a loaded model. A `label` is what a single picture's bar says before it goes away.
+
+    `without` is the unguided picture to compare with, where it was drawn before.
+    """
     width, height = folder.size(request.size)
     call = _call(request, model, folder, (width, height))
     for number in range(request.batch):
@@ -108,8 +114,10 @@ def draw_with(
         count = f"{number + 1}/{request.batch}" if request.batch > 1 else ""
         images = []
         if request.compare:
-            image, _ = _draw_one(pipe, call, seed, _OFF, f"{count} without".strip(), watch=watch)
-            images.append(image)
+            if without is None:
+                without, _ = _draw_one(pipe, call, seed, _OFF, f"{count} without".strip(), watch=watch)
+            images.append(without)
+            without = None  # another seed's is another picture
         name = label or (f"{count} with" if request.compare else count).strip()
         trace = Trace() if request.heatmap else None
         image, done = _draw_one(
@@ -132,6 +140,7 @@ def draw_with(
         )
         yield Picture(
             image=_side_by_side(images),
+            parts=tuple(images),
             parameters=parameters,
             seconds=time.perf_counter() - start,
             heatmap=None if trace is None else partial(trace.draw, pipe, images, parameters),

@@ -1,7 +1,7 @@
 """What a child process and its owner say to each other: one JSON object per line, each way.
 
-To the worker: `{"make": job, "path": file}` and `{"cancel": true}`. To the process that fetches:
-`{"plan": source, "into": folder}` or the same with `fetch`. To a page in a process of its own:
+To a worker: `{"make": job, "path": file}` (for pictures a folder) and `{"cancel": true}`. To the process that
+fetches: `{"plan": source, "into": folder}` or the same with `fetch`. To a page in a process of its own:
 `{"serve": ...}`, and `{"granted": id, "folder": name}` and `{"stop": id}` for its turns. When the line ends,
 so does the child. From it: one of the events below, by the name of its kind. Knows nothing of processes.
 """
@@ -56,6 +56,19 @@ class Result:
     seconds: float
     report: dict[str, Any] | None
     """What guidance did; None where there was none."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The picture's file is there, and what goes with it."""
+
+    path: str
+    infotext: str
+    seconds: float
+    without: str = ""
+    """The file of the picture without guidance, if it was drawn; likewise the others."""
+    heatmap: str = ""
+    film: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,7 @@ Event: TypeAlias = (
     | Preview
     | Note
     | Result
+    | Drawn
     | Failed
     | Cancelled
     | Plan

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import BASELINES, control, shown_for
 from vsf_lib.settings import SettingField, field, fields
 from vsf_lib.webui.options import chosen
 from vsf_lib.webui.request import (
@@ -24,8 +25,6 @@ from vsf_lib.webui.request import (
 )
 
 _MORE = (("negative_scale", "blocks"), ("start", "end"), ("negative_tokens", "hires_pass"), ("method",))
-_BASELINES = ("nag", "nasa")
-"""Methods with fields of their own, shown while they are chosen."""
 
 
 def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any, Any]:
@@ -56,7 +55,7 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any, Any]:
                 with gr.Row():
                     for name in names:
                         made[name] = _widget(field(name), elem_id)
-            for method in _BASELINES:
+            for method in BASELINES:
                 with gr.Row(visible=False) as rows[method]:
                     for item in fields():
                         if item.methods == {method}:
@@ -77,19 +76,12 @@ def build(elem_id: Callable[[str], str]) -> tuple[dict[str, Any], Any, Any]:
 
 
 def _widget(item: SettingField, elem_id: Callable[[str], str]) -> Any:
-    common = {"label": item.label, "value": item.default, "elem_id": elem_id(item.name), "info": item.help}
-    if item.choices:
-        choices = [choice for choice in item.choices if choice != "off"]  # the accordion switches off
-        return gr.Radio(choices=choices, **common)
-    slider = item.slider
-    if slider is None:
-        return gr.Textbox(**common)
-    return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+    return control(item, elem_id(item.name), without=("off",))  # the accordion switches off
 
 
 def _connect(made: dict[str, Any], rows: dict[str, Any], told: Any) -> None:
     quiet: dict[str, Any] = {"show_progress": False, "queue": False}
-    made["method"].change(_visible, inputs=[made["method"]], outputs=list(rows.values()), **quiet)
+    made["method"].change(shown_for, inputs=[made["method"]], outputs=list(rows.values()), **quiet)
     for name in STRENGTHS:
         if name != "negative_tokens":
             made[name].input(lambda: CUSTOM, inputs=[], outputs=[made["preset"]], **quiet)
@@ -100,7 +92,3 @@ def _connect(made: dict[str, Any], rows: dict[str, Any], told: Any) -> None:
 
 def _unless_told(tokens: str, told: str | None) -> Any:
     return gr.update() if tokens == told else CUSTOM
-
-
-def _visible(chosen_method: str) -> list[Any]:
-    return [gr.update(visible=method == chosen_method) for method in _BASELINES]

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import BASELINES, control, shown_for
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import field, fields
 from vsf_lib.video.desk import AUTOMATIC, Desk
@@ -19,8 +20,6 @@ from vsf_lib.video.shelf import PARTS
 _OWN_SIZE = "own size"
 _USUAL, _STRONG, _OWN = "usual", "strong", "own values"
 _STRENGTHS = ("alpha", "beta")
-_BASELINES = ("nag", "nasa")
-"""Methods with fields of their own, shown while they are chosen."""
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
@@ -81,7 +80,7 @@ class Form:
         )  # fmt: skip
         with gr.Row():
             for name in _STRENGTHS:
-                made[name] = _slider(name, getattr(preset, name))
+                made[name] = _control(name, getattr(preset, name))
         with gr.Row():
             made["model"] = gr.Dropdown(
                 label="Video model", choices=models, value=models[0], elem_id="vsf_video_model", scale=4,
@@ -124,22 +123,18 @@ class Form:
         made, usual = self.elements, VideoJob.model_fields
         with gr.Row():
             for name in ("start", "end"):
-                made[name] = _slider(name, field(name).default)
+                made[name] = _control(name)
         with gr.Row():
             made["method"] = gr.Radio(
                 label="Video method", choices=list(field("method").choices), value="vsf"
             )
             made["guidance_scale"] = gr.Slider(1, 30, 1, step=0.1, label="Video CFG scale")
-        tokens = field("negative_tokens")
-        made["negative_tokens"] = gr.Radio(
-            label=tokens.label.replace("VSF", "Video"), choices=list(tokens.choices), value=tokens.default,
-            info=tokens.help,
-        )  # fmt: skip
-        for method in _BASELINES:
+        made["negative_tokens"] = _control("negative_tokens")
+        for method in BASELINES:
             with gr.Row(visible=False) as self._rows[method]:
                 for item in fields():
                     if item.methods == {method}:
-                        made[item.name] = _slider(item.name, item.default)
+                        made[item.name] = _control(item.name)
         with gr.Row():
             for name, label, info in (
                 ("flow_shift", "Flow shift", "0: by the size"),
@@ -180,7 +175,7 @@ class Form:
         )
         lists = [made["model"], self._lora, *(made[part] for part in PARTS)]
         made["method"].change(
-            lambda chosen: [gr.update(visible=method == chosen) for method in _BASELINES],
+            shown_for,
             inputs=[made["method"]],
             outputs=[*self._rows.values()],
             **QUIET,
@@ -212,10 +207,6 @@ def _sized(chosen: str) -> list[Any]:
     return [gr.update(value=pixels) for pixels in SIZES[chosen]] if chosen in SIZES else [gr.update()] * 2
 
 
-def _slider(name: str, value: float) -> gr.Slider:
+def _control(name: str, value: float | None = None) -> Any:
     item = field(name)
-    assert item.slider is not None
-    return gr.Slider(
-        item.slider.minimum, item.slider.maximum, value, step=item.slider.step,
-        label=item.label.replace("VSF", "Video"), info=item.help, elem_id=f"vsf_video_{name}",
-    )  # fmt: skip
+    return control(item, f"vsf_video_{name}", label=item.label.replace("VSF", "Video"), value=value)

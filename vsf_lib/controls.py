@@ -1,0 +1,38 @@
+"""Elements of a page for fields of `Settings`: label, bounds, default and help come from the field.
+
+Gradio is whichever the program has: a WebUI's or our own. Owns no arrangement.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from vsf_lib.settings import SettingField
+
+BASELINES = ("nag", "nasa")
+"""Methods with fields of their own, shown while they are chosen."""
+
+
+def control(
+    item: SettingField, elem_id: str, *, label: str = "", value: Any = None, without: tuple[str, ...] = ()
+) -> Any:
+    """The element for a field; `label` and `value` in place of its own, less the choices in `without`."""
+    common = {
+        "label": label or item.label,
+        "value": item.default if value is None else value,
+        "elem_id": elem_id,
+        "info": item.help,
+    }
+    if item.choices:
+        return gr.Radio(choices=[choice for choice in item.choices if choice not in without], **common)
+    slider = item.slider
+    if slider is None:
+        return gr.Textbox(**common)
+    return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+
+
+def shown_for(method: str) -> list[Any]:
+    """Updates of the rows of `BASELINES`."""
+    return [gr.update(visible=method == one) for one in BASELINES]

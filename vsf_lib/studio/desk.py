@@ -1,0 +1,173 @@
+"""What the page for pictures needs: the row of jobs, models, history, and from a form to a job and back.
+
+Owns what is checked before a job waits. Knows no gradio.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.images.asked import Asked
+from vsf_lib.images.model import find_model
+from vsf_lib.images.request import Request
+from vsf_lib.images.resolve import resolve
+from vsf_lib.images.row import Row
+from vsf_lib.recipes import FLUX, RECIPES, Example, family, recipe_named
+from vsf_lib.scenes.model import MODELS, check_words
+from vsf_lib.settings import SHARING, fields
+from vsf_lib.studio.history import History
+from vsf_lib.studio.shelf import ImageShelf
+from vsf_lib.sweep import INFOTEXT
+from vsf_lib.video.files import read_infotext
+from vsf_lib.video.locks import turn
+from vsf_lib.video.queue import Entry
+from vsf_lib.video.runner import Surroundings
+
+_OWN = ("prompt", "model", "parts", "steps", "seed", "size", "guidance_scale", "dtype", "offload")
+
+
+class ImageDesk:
+    """One per program."""
+
+    def __init__(
+        self,
+        outputs: Path,
+        models: Path | None = None,
+        *,
+        paths: bool = True,
+        row: Callable[..., Row] = Row,
+    ) -> None:
+        """`paths`: whether visitors may name any path and hub id."""
+        self.outputs = outputs
+        self.shelf = ImageShelf(models, paths)
+        self.history = History(outputs)
+        self.around = BesideVideos(self)
+        self._row_class = row
+        self._row: Row | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def row(self) -> Row:
+        """The row of jobs, started when it is first asked for."""
+        with self._guard:
+            if self._row is None:
+                self._row = self._row_class(self.outputs, turn=self.around.picture)
+                self._row.start()
+            return self._row
+
+    def close(self) -> None:
+        """Ends what is drawn."""
+        with self._guard:
+            row, self._row = self._row, None
+        if row is not None:
+            row.close()
+
+    def add(self, values: Mapping[str, Any], *, sweep: bool = False) -> int:
+        """Puts a form's values into the row; raises SettingsError, PromptError, ModelError."""
+        asked = self.asked(values, sweep=sweep)
+        request = resolve(asked)
+        if request.model in MODELS:
+            check_words(request.prompt, "prompt")
+            check_words(request.settings.negative_prompt, "negative prompt")
+        model = find_model(request.model, request.parts)
+        if model.folder is not None:
+            request.fitted(flux=model.folder.flux)
+            model.folder.size(request.size)
+        return self.row.add(asked)
+
+    def asked(self, values: Mapping[str, Any], *, sweep: bool = False) -> Asked:
+        """What a form's values ask for: those of `Settings` by their names, and the page's own."""
+        given = {item.name: values[item.name] for item in fields() if item.name in values}
+        own = {name: values.get(name) for name in _OWN}
+        own["model"] = self.shelf.model(str(own["model"] or ""))
+        own["parts"] = self.shelf.part(str(own["parts"] or ""))
+        own["size"] = str(own["size"] or "").strip() or None
+        for name in ("steps", "seed"):
+            own[name] = _whole(name, own[name])
+        negative = bool(str(given.get("negative_prompt") or "").strip())
+        guides = negative and given.get("method") != "off"
+        asked = Asked(**own, given=given)
+        if sweep:
+            text = str(values.get("sweep") or "")
+            given.pop(text.partition("=")[0].strip().replace("-", "_"), None)
+            return replace(asked, sweep=text, given=given)
+        return replace(
+            asked,
+            compare=guides and bool(values.get("compare")),
+            heatmap=guides and bool(values.get("heatmap")) and given.get("method") in SHARING,
+        )
+
+    def restored(self, path: Path) -> Restored:
+        """What a file was made from, a picture's or that of a sweep's film; raises SettingsError."""
+        if path.suffix.lower() in (".mp4", ".webm", ".gif") and f"{INFOTEXT}:" not in read_infotext(path):
+            raise SettingsError(f"{path.name} is a video: drop it in the tab Video")
+        request = resolve(Asked(from_image=str(path)))
+        notes = tuple(note.replace(str(path), path.name) for note in request.notes)
+        return Restored(replace(request, notes=notes), _is_flux(request))
+
+    def recipes(self, model: str) -> list[tuple[str, str]]:
+        """The recipes that a model can show: what they do, and their names."""
+        kind = family(model)
+        return [
+            (f"{recipe.name}: {recipe.summary}", recipe.name) for recipe in RECIPES if kind in recipe.examples
+        ]
+
+    def example(self, recipe: str, model: str) -> Example:
+        """The recipe's example for that model; raises SettingsError."""
+        return recipe_named(recipe).example(self.shelf.model(model))
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a file was made from."""
+
+    request: Request
+    flux: bool
+
+    @property
+    def guidance_scale(self) -> float:
+        """That of the model's kind."""
+        return self.request.distilled if self.flux else self.request.guidance_scale
+
+
+class BesideVideos(Surroundings):
+    """Pictures and videos take turns, because both want all of the machine."""
+
+    def __init__(self, desk: ImageDesk) -> None:
+        self._desk = desk
+        self._lock = threading.Lock()
+
+    def picture(self, stopped: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Entered around a picture."""
+        return turn(self._lock, stopped)
+
+    def notes(self, entry: Entry) -> tuple[str, ...]:
+        return ("pictures wait until this video is done",)
+
+    @contextmanager
+    def job(self, entry: Entry, stopped: Callable[[], bool]) -> Iterator[None]:
+        with turn(self._lock, stopped):
+            self._desk.row.make_room()
+            yield
+
+
+def _is_flux(request: Request) -> bool:
+    try:
+        folder = find_model(request.model, request.parts).folder
+    except ModelError:  # it is elsewhere; the form names it all the same
+        folder = None
+    return family(request.model) == FLUX if folder is None else folder.flux
+
+
+def _whole(name: str, value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    if float(value) != int(value):
+        raise SettingsError(f"{name} is {value}, but must be a whole number")
+    return int(value)

@@ -1,0 +1,173 @@
+"""What was drawn, as it lies in the outputs folder: the history survives whatever happens to the page.
+
+Owns which files belong together, and how they are shown. A picture's parameters are those that it carries.
+Knows no page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from vsf_lib.errors import SettingsError, VSFError
+from vsf_lib.heatmap_sheet import overlays_of
+from vsf_lib.images.besides import HEATMAP as HEATMAP_FILE
+from vsf_lib.images.besides import WITHOUT, beside, is_beside
+from vsf_lib.images.request import COMPARISON, HEATMAP, PROGRAM
+from vsf_lib.metadata import Parameters, parse_parameters, read_png
+from vsf_lib.settings import SHARING
+from vsf_lib.strip import fit
+from vsf_lib.sweep import INFOTEXT, Sweep
+
+_SIDES = (512, 1024)
+"""The longer side of a picture on the page: at least, at most."""
+_THUMBNAIL = (128, 192)
+_EXAMINED = 4
+"""Files that are looked at for each entry of a list at most: others may lie in the folder, too."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture that this program has drawn, with what goes with it."""
+
+    path: Path
+    infotext: str
+    parameters: Parameters
+
+    @property
+    def sweep(self) -> Sweep | None:
+        """What runs over a range in it, if it is a strip."""
+        text = self.parameters.extra.get(INFOTEXT)
+        return None if text is None else Sweep.parse(text)
+
+    @property
+    def film(self) -> Path | None:
+        """The film of a strip."""
+        film = self.path.with_suffix(".mp4")
+        return film if self.sweep is not None and film.is_file() else None
+
+    @property
+    def sheet(self) -> Path | None:
+        """The heat map's file."""
+        file = beside(self.path, HEATMAP_FILE)
+        return file if file.is_file() else None
+
+    @property
+    def caption(self) -> str:
+        """What tells it from others, in a line."""
+        settings, told = self.parameters.settings, [f"seed {self.parameters.seed}"]
+        if (sweep := self.sweep) is not None:
+            told.append(f"sweep {sweep.text}")
+        elif settings is not None:
+            told.append(settings.method)
+            if settings.method in SHARING:
+                told.append(f"alpha {settings.alpha:g}")
+        not_this = "" if settings is None else f" (not: {settings.negative_prompt})"
+        return f"{self.parameters.prompt}{not_this} · {', '.join(told)}"
+
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """The unguided picture, where there is one, and the picture; of a sweep the strip."""
+        picture = _opened(self.path)
+        if COMPARISON in self.parameters.extra:
+            return halves(picture)
+        without = beside(self.path, WITHOUT)
+        if self.sweep is None and without.is_file():
+            return _opened(without), picture
+        return (picture,)
+
+    def overlays(self) -> tuple[Image.Image, ...]:
+        """The same pictures under the heat map; nothing where there is none."""
+        if self.sheet is None:
+            return ()
+        told = parse_parameters(read_png(self.sheet)).extra
+        count = 2 if COMPARISON in told else 1
+        size = (self.parameters.width, self.parameters.height)
+        return tuple(overlays_of(_opened(self.sheet), size, count)) if HEATMAP in told else ()
+
+
+class History:
+    """Looks anew at each call: files come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[Path, int], Entry | None] = {}
+
+    def latest(self, count: int) -> list[Entry]:
+        """The latest entries, the last one first."""
+        found: list[Entry] = []
+        for path in self._files()[: count * _EXAMINED]:
+            entry = None if is_beside(path) else self._read(path)
+            if entry is not None:
+                found.append(entry)
+            if len(found) == count:
+                break
+        return found
+
+    def entry(self, path: Path) -> Entry:
+        """The entry of a file; raises SettingsError if it is not there any more, or is none of ours."""
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise SettingsError(f"{path.name} does not lie in {self._folder}")
+        entry = self._read(path) if path.is_file() else None
+        if entry is None:
+            raise SettingsError(f"{path.name} is not there any more")
+        return entry
+
+    def _files(self) -> list[Path]:
+        def modified(path: Path) -> int:
+            try:
+                return path.stat().st_mtime_ns
+            except OSError:  # deleted since
+                return 0
+
+        return sorted(self._folder.glob("*.png"), key=modified, reverse=True)
+
+    def _read(self, path: Path) -> Entry | None:
+        """The entry, or nothing for a picture of another program."""
+        try:
+            key = (path, path.stat().st_mtime_ns)
+        except OSError:
+            return None
+        if key not in self._known:
+            self._known[key] = read_entry(path)
+        return self._known[key]
+
+
+def read_entry(path: Path) -> Entry | None:
+    """What a file is, or nothing for a picture of another program."""
+    try:
+        infotext = read_png(path)
+        parameters = parse_parameters(infotext)
+        entry = Entry(path, infotext, parameters)
+        _ = entry.sweep
+    except VSFError:
+        return None
+    return entry if parameters.version.startswith(PROGRAM) else None
+
+
+def halves(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """Left and right of a picture that compares two."""
+    middle = picture.width // 2
+    return (
+        picture.crop((0, 0, middle, picture.height)),
+        picture.crop((middle, 0, picture.width, picture.height)),
+    )
+
+
+def large(picture: Image.Image) -> Image.Image:
+    """As it is shown: small ones with every pixel a square, large ones made smaller."""
+    return fit(picture, _SIDES)
+
+
+def thumbnail(entry: Entry) -> Image.Image:
+    """Of its last picture."""
+    return fit(entry.pictures()[-1], _THUMBNAIL)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SettingsError(f"cannot read {path.name}: {error}") from error

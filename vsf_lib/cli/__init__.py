@@ -38,7 +38,7 @@ class _Command:
 _COMMANDS = {
     ("generate",): _Command("vsf_lib.cli.generate", "draw pictures without what the negative prompt names"),
     ("video",): _Command("vsf_lib.cli.video", "make a video without what the negative prompt names (Wan)"),
-    ("studio",): _Command("vsf_lib.cli.studio", "a page in the browser to make videos (Wan)"),
+    ("studio",): _Command("vsf_lib.cli.studio", "a page in the browser for pictures and videos"),
     ("bench", "scenes"): _Command("vsf_lib.bench.scenes", "compare the methods on a small built-in model"),
     ("bench", "neggen"): _Command(
         "vsf_lib.bench.neggen.command", "the paper's protocol, with a judge: any model, method and prompts"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vsf_lib.cli.console import note
 from vsf_lib.cli.download import LORAS, MODELS
+from vsf_lib.cli.output import DEFAULT as PICTURES
 from vsf_lib.cli.video import FOLDER
 from vsf_lib.errors import SettingsError
 from vsf_lib.video.single_file import kinds
@@ -37,11 +38,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Serves until it is interrupted."""
     from vsf_lib.studio import HOST, open_page
+    from vsf_lib.studio.desk import ImageDesk
     from vsf_lib.video.desk import Desk, Places, Rights
 
     if not 0 <= args.port < 65536:
         raise SettingsError(f"--port is {args.port}, but must be 0 to 65535: try 7860")
     local = not args.listen
+    images = ImageDesk(Path(PICTURES).absolute(), MODELS.absolute(), paths=local)
     desk = Desk(
         Places(
             data=DATA.absolute(),
@@ -52,17 +55,19 @@ def run(args: Namespace) -> int:
             downloads={kind: folder.absolute() for kind, folder in FILES.items()},
         ),
         Rights(install=local, paths=local, delete=local, open_folder=local),
+        around=images.around,
     )
     try:
         with open_page(
-            desk, host=HOST if local else "0.0.0.0", port=args.port, browser=args.browser
+            desk, images, host=HOST if local else "0.0.0.0", port=args.port, browser=args.browser
         ) as address:
             note(f"the page is at {address} (Ctrl-C ends it)", prefix="")
-            _ = desk.runner  # jobs that were left wait for no visitor
+            _ = images.row, desk.runner  # to be ready for the first visitor, and for jobs that were left
             while True:
                 time.sleep(1)  # not longer: Windows hears Ctrl-C only in between
     except KeyboardInterrupt:
         note("ended; jobs that wait go on the next time", prefix="")
     finally:
+        images.close()
         desk.close()
     return 0

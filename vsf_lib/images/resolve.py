@@ -71,7 +71,9 @@ def resolve(asked: Asked) -> Request:
     batch = check_within("batch", _first(asked.batch, 1), 1, LARGEST_SEED + 1)
     last = LARGEST_SEED + 1 - batch
     seed = _first(asked.seed, image.seed if image else secrets.randbelow(last + 1))
-    steps = check_within("steps", _first(asked.steps, image.steps if image else _steps(model)), 1, MOST_STEPS)
+    steps = check_within(
+        "steps", _first(asked.steps, image.steps if image else usual_steps(model)), 1, MOST_STEPS
+    )
     if plan is not None:
         plan.sweep.check_steps(plan.sweep.settings(settings), steps)
     elif settings.method != "off":
@@ -208,7 +210,8 @@ def _distilled(asked: Asked, extra: Mapping[str, str], model: str) -> float:
     return value
 
 
-def _steps(model: str) -> int:
+def usual_steps(model: str) -> int:
+    """How many steps suit the model of that name."""
     if model in MODELS:
         return MODELS[model].steps
     known = preset_for(model).steps

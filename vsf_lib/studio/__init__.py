@@ -10,40 +10,60 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vsf_lib.errors import SettingsError
+from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk
 
 _STYLE = Path(__file__).parents[2] / "style.css"
 HOST = "127.0.0.1"
+_FONTS, _MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
+"""The system's own: gradio's usual ones would come from another server."""
 
 
 @contextmanager
 def open_page(
-    desk: Desk, *, host: str = HOST, port: int = 7860, browser: bool = False, path: str = ""
+    desk: Desk,
+    images: ImageDesk | None = None,
+    *,
+    host: str = HOST,
+    port: int = 7860,
+    browser: bool = False,
+    path: str = "",
 ) -> Iterator[str]:
     """Serves the page while the `with` lasts and yields its address; port 0 is any free one.
 
+    Without `images` it is the page for videos alone.
     `path` is where another server shows it, as in `/vsf-video/page`; it goes by the forwarded host.
-    Raises SettingsError where gradio is missing or the port is taken. The desk stays the caller's to close.
+    Raises SettingsError where gradio is missing or the port is taken. The desks stay the caller's to close.
     """
     try:
         import gradio as gr
     except ImportError as error:
         raise SettingsError("the page needs gradio: python install.py studio installs it") from error
-    from vsf_lib.video.ui.page import build
+    from vsf_lib.studio.page import build
+    from vsf_lib.video.ui.page import build as build_videos
 
     css = _STYLE.read_text(encoding="utf-8") if _STYLE.is_file() else ""
     desk.places.outputs.mkdir(parents=True, exist_ok=True)
-    blocks = build(desk)
+    served = [desk.places.outputs.resolve()]
+    if images is not None:
+        images.outputs.mkdir(parents=True, exist_ok=True)
+        served.append(images.outputs.resolve())
+    blocks = build_videos(desk) if images is None else build(images, desk)
     try:
         _, local, _ = blocks.launch(
             server_name=host,
             server_port=port or None,
-            allowed_paths=[str(desk.places.outputs.resolve())],
+            allowed_paths=[str(folder) for folder in served],
+            blocked_paths=[str(desk.places.data.resolve())],  # it may lie in the outputs, too
             inbrowser=browser,
             prevent_thread_lock=True,
             quiet=True,
             share=False,  # not by the environment either: nobody else is let in unasked
             css=css,
+            theme=gr.themes.Default(font=_FONTS, font_mono=_MONO).set(
+                block_info_text_color="*neutral_500",  # the usual one is too pale to read
+                body_text_color_subdued="*neutral_500",
+            ),
             root_path=path or None,
             footer_links=[],
         )

@@ -68,6 +68,11 @@ class ImageDesk:
         if row is not None:
             row.close()
 
+    def make_room(self) -> None:
+        """Gives the memory of a large model back, while no picture has its turn."""
+        if self._row is not None:
+            self._row.make_room()
+
     def add(self, values: Mapping[str, Any], *, sweep: bool = False) -> int:
         """Puts a form's values into the row; raises SettingsError, PromptError, ModelError."""
         asked = self.asked(values, sweep=sweep)
@@ -84,10 +89,11 @@ class ImageDesk:
     def asked(self, values: Mapping[str, Any], *, sweep: bool = False) -> Asked:
         """What a form's values ask for: those of `Settings` by their names, and the page's own."""
         given = {item.name: values[item.name] for item in fields() if item.name in values}
-        own = {name: values.get(name) for name in _OWN}
+        own: dict[str, Any] = {name: values.get(name) for name in _OWN}
         own["model"] = self.shelf.model(str(own["model"] or ""))
         own["parts"] = self.shelf.part(str(own["parts"] or ""))
         own["size"] = str(own["size"] or "").strip() or None
+        own["guidance_scale"] = _number("guidance scale", str(own["guidance_scale"] or ""))
         for name in ("steps", "seed"):
             own[name] = _whole(name, own[name])
         negative = bool(str(given.get("negative_prompt") or "").strip())
@@ -153,7 +159,7 @@ class BesideVideos(Surroundings):
     @contextmanager
     def job(self, entry: Entry, stopped: Callable[[], bool]) -> Iterator[None]:
         with turn(self._lock, stopped):
-            self._desk.row.make_room()
+            self._desk.make_room()
             yield
 
 
@@ -171,3 +177,12 @@ def _whole(name: str, value: Any) -> int | None:
     if float(value) != int(value):
         raise SettingsError(f"{name} is {value}, but must be a whole number")
     return int(value)
+
+
+def _number(name: str, text: str) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise SettingsError(f"the {name} is {text.strip()!r}, but must be a number") from None

@@ -47,8 +47,13 @@ _HISTORY_ACTS = {"again": "Again", "folder": "Open folder", "delete": "Delete fi
 def build(desk: Desk) -> gr.Blocks:
     """The page as gradio blocks."""
     with gr.Blocks(analytics_enabled=False, title="VSF Video") as blocks:
-        _Page(desk).connect(blocks)
+        place(desk, blocks)
     return blocks
+
+
+def place(desk: Desk, blocks: gr.Blocks) -> None:
+    """The page's elements where `blocks` are being built, such as in a tab."""
+    _Page(desk).connect(blocks)
 
 
 class _Page:

@@ -1,0 +1,275 @@
+"""The form of a picture: its elements, what they do to one another, and the way from a file back to them.
+
+Owns the arrangement; what the values mean is `ImageDesk`'s, and labels and bounds of settings are its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import gradio as gr
+
+from vsf_lib.controls import BASELINES, control, shown_for
+from vsf_lib.errors import VSFError
+from vsf_lib.images.request import DTYPES, LARGEST_SEED, OFFLOADS
+from vsf_lib.images.resolve import usual_steps
+from vsf_lib.preset_choice import STRENGTHS, strengths
+from vsf_lib.scenes.model import MODELS, NAME
+from vsf_lib.scenes.world import KINDS, PLACES
+from vsf_lib.settings import field, fields
+from vsf_lib.studio.desk import ImageDesk, Restored
+from vsf_lib.studio.words import label
+from vsf_lib.video.ui.form import QUIET
+from vsf_lib.video.ui.words import say
+
+USUAL, STRONG, OWN = "usual", "strong", "own values"
+_WHY = (
+    "These models run without classifier-free guidance, so an ordinary negative prompt does nothing; VSF "
+    "puts it into their attention."
+)
+_PROMPT, _NEGATIVE, _SEED = "a red car on a field", "wheels", 2
+_MOST_STEPS = 50
+_SWEEPS = {
+    "vsf": "alpha=0:6:0.5",
+    "difference": "alpha=0.5:8:0.5",
+    "nag": "nag_phi=1:11:1",
+    "nasa": "nasa_alpha=0.05:0.5:0.05",
+}
+
+
+class Form:
+    """One page's form; `elements` are its fields by the names that `ImageDesk.asked` takes."""
+
+    def __init__(self, desk: ImageDesk) -> None:
+        self._desk = desk
+        self.elements: dict[str, Any] = {}
+        self._rows: dict[str, Any] = {}
+        self._usual = strengths(NAME, "vsf")
+        made = self.elements
+        made["prompt"] = gr.Textbox(
+            label="Prompt", lines=2, max_lines=6, value=_PROMPT, elem_id="vsf_image_prompt",
+            info=_world(NAME),
+        )  # fmt: skip
+        made["negative_prompt"] = gr.Textbox(
+            label="Negative prompt", lines=1, max_lines=4, value=_NEGATIVE, elem_id="vsf_image_negative",
+            placeholder="What the picture must not show", info=_WHY,
+        )  # fmt: skip
+        with gr.Row(elem_classes=["vsf-buttons"]):
+            self.generate = gr.Button(
+                "Generate", variant="primary", elem_id="vsf_image_generate", scale=3, min_width=110
+            )
+            self.sweep = gr.Button("Sweep", elem_id="vsf_image_sweep_go", scale=1, min_width=80)
+            self.cancel = gr.Button(
+                "Cancel", elem_id="vsf_image_cancel", scale=1, min_width=80, interactive=False
+            )
+        self.said = gr.HTML(elem_id="vsf_image_note", elem_classes=["vsf-note"], padding=False)
+        self._build()
+
+    @property
+    def outputs(self) -> list[Any]:
+        """All elements that `filled` has an update for."""
+        return [*self.elements.values(), self._preset, self._recipe, *self._rows.values()]
+
+    def values(self, *given: Any) -> dict[str, Any]:
+        """The elements' values by name."""
+        return dict(zip(self.elements, given, strict=True))
+
+    def filled(self, restored: Restored) -> list[Any]:
+        """Updates of `outputs` that show what a file was made from."""
+        request = restored.request
+        settings = request.settings
+        values: dict[str, Any] = {
+            **settings.model_dump(),
+            "prompt": request.prompt,
+            "seed": request.seed,
+            "steps": request.steps,
+            "size": "" if request.size is None else f"{request.size[0]}x{request.size[1]}",
+            "guidance_scale": f"{restored.guidance_scale:g}",
+            "model": self._desk.shelf.name(request.model),
+            "parts": self._desk.shelf.name(request.parts or ""),
+            "dtype": request.dtype,
+        }
+        if settings.method == "off" and not settings.negative_prompt:
+            values["method"] = "vsf"  # without a negative prompt it guides nothing, and with one it should
+        if request.sweep is not None:
+            values["sweep"] = request.sweep.sweep.text
+        shown = [
+            _shown(element, values[name]) if name in values else gr.update()
+            for name, element in self.elements.items()
+        ]
+        rows = shown_for(str(values["method"]))
+        return [*shown, gr.update(value=OWN), self._offered(str(values["model"])), *rows]
+
+    def _build(self) -> None:
+        made, desk = self.elements, self._desk
+        with gr.Group():
+            for name in ("alpha", "beta"):
+                made[name] = self._control(name)
+        self._preset = gr.Radio(
+            label="Preset", choices=[USUAL, STRONG, OWN], value=USUAL, elem_id="vsf_image_preset",
+            info="Alpha, beta and tokens that suit the model and the method.",
+        )  # fmt: skip
+        made["method"] = self._control("method")
+        with gr.Row():
+            self._recipe = gr.Dropdown(
+                label="Recipe", choices=desk.recipes(NAME), value=None, elem_id="vsf_image_recipe",
+                info="Known ways of using a negative prompt: fills in an example.", scale=3,
+            )  # fmt: skip
+            made["model"] = gr.Dropdown(
+                label="Model", choices=desk.shelf.names(), value=NAME, elem_id="vsf_image_model",
+                allow_custom_value=desk.shelf.paths, scale=3,
+                info="Small built-in ones, a folder, a .safetensors file or a hub id."
+                if desk.shelf.paths else "Those of this server.",
+            )  # fmt: skip
+        with gr.Row():
+            made["seed"] = gr.Number(
+                label="Seed", value=_SEED, precision=0, minimum=0, maximum=LARGEST_SEED, scale=2,
+                elem_id="vsf_image_seed", min_width=100,
+            )  # fmt: skip
+            self._dice = gr.Button("New seed", elem_id="vsf_image_dice", size="sm", scale=1, min_width=80)
+            made["steps"] = gr.Slider(
+                1, _MOST_STEPS, usual_steps(NAME), step=1, label="Steps", scale=3, elem_id="vsf_image_steps"
+            )
+        with gr.Accordion("More", open=False, elem_id="vsf_image_more"):
+            self._build_more()
+
+    def _build_more(self) -> None:
+        made = self.elements
+        with gr.Row():
+            made["compare"] = gr.Checkbox(
+                label="Before and after", value=True, elem_id="vsf_image_compare",
+                info="Draws the picture without the negative prompt, too.",
+            )  # fmt: skip
+            made["heatmap"] = gr.Checkbox(
+                label="Show where it acts", value=True, elem_id="vsf_image_heatmap",
+                info="The negative prompt's share of the attention, over the picture and step by step.",
+            )  # fmt: skip
+        made["sweep"] = gr.Textbox(
+            label="Sweep", value=_SWEEPS["vsf"], elem_id="vsf_image_sweep",
+            info="What the button Sweep draws: one setting over a range, FIELD=LOW:HIGH:STEP, or a list, "
+            "FIELD=0,1,4. A strip and a film.",
+        )  # fmt: skip
+        with gr.Group():
+            for name in ("start", "end", "negative_tokens"):
+                made[name] = self._control(name)
+        for method in BASELINES:
+            with gr.Group(visible=False) as self._rows[method]:
+                for item in fields():
+                    if item.methods == {method}:
+                        made[item.name] = self._control(item.name)
+        with gr.Group():
+            for name in ("negative_scale", "pooled_shift", "blocks"):
+                made[name] = self._control(name)
+        with gr.Row():
+            made["size"] = gr.Textbox(
+                label="Size",
+                placeholder="the model's own",
+                elem_id="vsf_image_size",
+                info="In pixels, such as 1024x768.",
+            )
+            made["guidance_scale"] = gr.Textbox(  # gradio's numbers cannot be empty
+                label="Guidance scale", placeholder="the model's own", elem_id="vsf_image_guidance_scale",
+                info="1 is off. Of Flux dev it is the distilled guidance.",
+            )  # fmt: skip
+        with gr.Row():
+            made["parts"] = gr.Textbox(
+                label="Other parts", elem_id="vsf_image_parts",
+                info="For a model in one file: the folder with its text encoders and VAE.",
+            )  # fmt: skip
+            made["dtype"] = gr.Dropdown(
+                label="Precision", choices=list(DTYPES), value="auto", elem_id="vsf_image_dtype"
+            )
+            made["offload"] = gr.Dropdown(
+                label="Offload", choices=list(OFFLOADS), value="none", elem_id="vsf_image_offload",
+                info="Keeps parts in main memory.",
+            )  # fmt: skip
+
+    def connect(self) -> None:
+        """What the elements do to one another."""
+        made = self.elements
+        self._strengths = [made[name] for name in STRENGTHS]
+        asked = [self._preset, made["model"], made["method"]]
+        for chosen in (self._preset.input, made["method"].input):
+            chosen(self._suggested, inputs=asked, outputs=self._strengths, **QUIET)
+        made["model"].input(
+            self._other_model,
+            inputs=asked,
+            outputs=[*self._strengths, made["steps"], self._recipe, made["prompt"]],
+            **QUIET,
+        )
+        for element in self._strengths:
+            if isinstance(element, gr.Slider):
+                element.input(lambda: OWN, outputs=[self._preset], **QUIET)
+        # Gradio's radio buttons report another's hand as a user's, so that the value has to tell.
+        tokens = made["negative_tokens"]
+        tokens.input(self._unless_suggested, inputs=[tokens, *asked], outputs=[self._preset], **QUIET)
+        made["method"].change(
+            lambda method: [*shown_for(method), _SWEEPS.get(method, gr.skip())],
+            inputs=[made["method"]],
+            outputs=[*self._rows.values(), made["sweep"]],
+            **QUIET,
+        )
+        self._dice.click(lambda: secrets.randbelow(LARGEST_SEED + 1), outputs=[made["seed"]], **QUIET)
+        self._recipe.input(
+            self._example,
+            inputs=[self._recipe, made["model"], made["method"]],
+            outputs=[made["prompt"], made["negative_prompt"], *self._strengths, self._preset, self.said],
+            **QUIET,
+        )
+
+    def _suggested(self, preset: str, model: str | None, method: str) -> list[Any]:
+        if preset == OWN:
+            return [gr.update()] * len(STRENGTHS)
+        return list(strengths(model or "", method, strong=preset == STRONG).values())
+
+    def _other_model(self, preset: str, model: str | None, method: str) -> list[Any]:
+        name = model or ""
+        told = gr.update(info=_world(name))
+        return [*self._suggested(preset, name, method), usual_steps(name), self._offered(name), told]
+
+    def _offered(self, model: str) -> Any:
+        return gr.update(choices=self._desk.recipes(model), value=None)
+
+    def _unless_suggested(self, tokens: str, preset: str, model: str | None, method: str) -> Any:
+        suggested = strengths(model or "", method, strong=preset == STRONG)["negative_tokens"]
+        return gr.update() if tokens == suggested else OWN
+
+    def _example(self, recipe: str | None, model: str | None, method: str) -> list[Any]:
+        """The recipe's example, its values on top of the usual ones."""
+        nothing = [gr.update()] * (len(STRENGTHS) + 3)
+        if not recipe:
+            return [*nothing, ""]
+        try:
+            example = self._desk.example(recipe, model or "")
+        except VSFError as error:
+            return [*nothing, say(str(error), bad=True)]
+        own = example.of(method)
+        values = {**strengths(model or "", method), **own}
+        return [
+            example.prompt,
+            example.negative_prompt,
+            *(values[name] for name in STRENGTHS),
+            OWN if own else USUAL,
+            say(f"{recipe}: press Generate. Seen: {example.seen}"),
+        ]
+
+    def _control(self, name: str) -> Any:
+        item = field(name)
+        return control(item, f"vsf_image_{name}", label=label(item.label), value=self._usual.get(name))
+
+
+def _world(model: str) -> str:
+    """What the small models can be asked for; of others nothing needs to be said."""
+    if model not in MODELS:
+        return ""
+    return f"The small built-in model knows a little world: {', '.join(KINDS)}; {', '.join(PLACES.values())}."
+
+
+def _shown(element: Any, value: Any) -> Any:
+    """An update to that value; a slider that ends before it is made longer."""
+    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
+        return gr.update(
+            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
+        )
+    return gr.update(value=value)

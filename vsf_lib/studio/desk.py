@@ -24,12 +24,13 @@ from vsf_lib.settings import SHARING, fields
 from vsf_lib.studio.history import History
 from vsf_lib.studio.shelf import ImageShelf
 from vsf_lib.sweep import INFOTEXT
+from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.locks import turn
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import Surroundings
 
-_OWN = ("prompt", "model", "parts", "steps", "seed", "size", "guidance_scale", "dtype", "offload")
+_OWN = ("prompt", "model", "parts", "steps", "seed", "size", "guidance_scale", "device", "dtype", "offload")
 
 
 class ImageDesk:
@@ -51,6 +52,8 @@ class ImageDesk:
         self._row_class = row
         self._row: Row | None = None
         self._guard = threading.Lock()
+        self._confirmed: set[str] = set()
+        """Models that were agreed to be downloaded."""
 
     @property
     def row(self) -> Row:
@@ -84,7 +87,19 @@ class ImageDesk:
         if model.folder is not None:
             request.fitted(flux=model.folder.flux)
             model.folder.size(request.size)
+        else:
+            self._confirm(model.name)
         return self.row.add(asked)
+
+    def _confirm(self, id: str) -> None:
+        """Raises SettingsError the first time that a model would be downloaded."""
+        if id in self._confirmed or is_cached(id):
+            return
+        self._confirmed.add(id)
+        raise SettingsError(
+            f"{id} is not on this machine: press the button again to fetch it from Hugging Face, which may "
+            "be tens of gigabytes"
+        )
 
     def asked(self, values: Mapping[str, Any], *, sweep: bool = False) -> Asked:
         """What a form's values ask for: those of `Settings` by their names, and the page's own."""
@@ -101,8 +116,9 @@ class ImageDesk:
         asked = Asked(**own, given=given)
         if sweep:
             text = str(values.get("sweep") or "")
-            given.pop(text.partition("=")[0].strip().replace("-", "_"), None)
-            return replace(asked, sweep=text, given=given)
+            given.pop(text.partition("=")[0].strip().removeprefix("--").replace("-", "_"), None)
+            fps = _whole("fps", values.get("fps"))
+            return replace(asked, sweep=text, given=given, fps=fps, loop=bool(values.get("loop")))
         return replace(
             asked,
             compare=guides and bool(values.get("compare")),

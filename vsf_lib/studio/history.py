@@ -21,6 +21,8 @@ from vsf_lib.settings import SHARING
 from vsf_lib.strip import fit
 from vsf_lib.sweep import INFOTEXT, Sweep
 
+EXAMPLE = Path(__file__).parent / "example.png"
+"""What the first visitor sees: a picture of `generate --compare`."""
 _SIDES = (512, 1024)
 """The longer side of a picture on the page: at least, at most."""
 _THUMBNAIL = (128, 192)

@@ -32,18 +32,13 @@ class ImageShelf:
         name = name.strip()
         if not name:
             raise SettingsError(f"no model is chosen: choose one, such as {NAME}")
-        folders = self._folders()
-        if name in MODELS or not (name in folders or self.paths):
-            if name not in MODELS:
-                raise SettingsError(f"{name} is not among the models of this page: choose one of the list")
-            return name
-        return str(folders.get(name, name))
+        return name if name in MODELS else self._allowed(name)
 
     def part(self, name: str) -> str | None:
         """Where the other parts of a single file are; raises SettingsError where it may not be named."""
-        name = name.strip()
-        if not name:
-            return None
+        return self._allowed(name.strip()) if name.strip() else None
+
+    def _allowed(self, name: str) -> str:
         folders = self._folders()
         if name not in folders and not self.paths:
             raise SettingsError(f"{name} is not among the models of this page: choose one of the list")

@@ -12,6 +12,7 @@ _LABELS = {
     "parts": "“Other parts”",
     "heatmap": "“Show where it acts”",
     "compare": "“Before and after”",
+    "dtype": "“Precision”",
     "out": "the file",
 }
 

@@ -12,14 +12,15 @@ import gradio as gr
 
 from vsf_lib.controls import BASELINES, control, shown_for
 from vsf_lib.errors import VSFError
-from vsf_lib.images.request import DTYPES, LARGEST_SEED, OFFLOADS
+from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS
 from vsf_lib.images.resolve import usual_steps
 from vsf_lib.preset_choice import STRENGTHS, strengths
 from vsf_lib.scenes.model import MODELS, NAME
 from vsf_lib.scenes.world import KINDS, PLACES
-from vsf_lib.settings import field, fields
+from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
 from vsf_lib.studio.words import label
+from vsf_lib.sweep import MOST_FPS, USUAL_FPS
 from vsf_lib.video.ui.form import QUIET
 from vsf_lib.video.ui.words import say
 
@@ -47,24 +48,26 @@ class Form:
         self._rows: dict[str, Any] = {}
         self._usual = strengths(NAME, "vsf")
         made = self.elements
-        made["prompt"] = gr.Textbox(
-            label="Prompt", lines=2, max_lines=6, value=_PROMPT, elem_id="vsf_image_prompt",
-            info=_world(NAME),
-        )  # fmt: skip
-        made["negative_prompt"] = gr.Textbox(
-            label="Negative prompt", lines=1, max_lines=4, value=_NEGATIVE, elem_id="vsf_image_negative",
-            placeholder="What the picture must not show", info=_WHY,
-        )  # fmt: skip
-        with gr.Row(elem_classes=["vsf-buttons"]):
-            self.generate = gr.Button(
-                "Generate", variant="primary", elem_id="vsf_image_generate", scale=3, min_width=110
-            )
-            self.sweep = gr.Button("Sweep", elem_id="vsf_image_sweep_go", scale=1, min_width=80)
-            self.cancel = gr.Button(
-                "Cancel", elem_id="vsf_image_cancel", scale=1, min_width=80, interactive=False
-            )
-        self.said = gr.HTML(elem_id="vsf_image_note", elem_classes=["vsf-note"], padding=False)
-        self._build()
+        with gr.Column():
+            made["prompt"] = gr.Textbox(
+                label="Prompt", lines=2, max_lines=6, value=_PROMPT, elem_id="vsf_image_prompt",
+                info=_world(NAME),
+            )  # fmt: skip
+            made["negative_prompt"] = gr.Textbox(
+                label="Negative prompt", lines=1, max_lines=4, value=_NEGATIVE, elem_id="vsf_image_negative",
+                placeholder="What the picture must not show", info=_WHY,
+            )  # fmt: skip
+            with gr.Row(elem_classes=["vsf-buttons"]):
+                self.generate = gr.Button(
+                    "Generate", variant="primary", elem_id="vsf_image_generate", scale=3, min_width=110
+                )
+                self.sweep = gr.Button("Sweep", elem_id="vsf_image_sweep_go", scale=1, min_width=80)
+                self.cancel = gr.Button(
+                    "Cancel", elem_id="vsf_image_cancel", scale=1, min_width=80, interactive=False
+                )
+            self.said = gr.HTML(elem_id="vsf_image_note", elem_classes=["vsf-note"], padding=False)
+        with gr.Column(elem_classes=["vsf-settings"]):
+            self._build()
 
     @property
     def outputs(self) -> list[Any]:
@@ -88,18 +91,23 @@ class Form:
             "guidance_scale": f"{restored.guidance_scale:g}",
             "model": self._desk.shelf.name(request.model),
             "parts": self._desk.shelf.name(request.parts or ""),
+            "device": request.device,
             "dtype": request.dtype,
         }
-        if settings.method == "off" and not settings.negative_prompt:
-            values["method"] = "vsf"  # without a negative prompt it guides nothing, and with one it should
+        unguided = settings.method == "off" and not settings.negative_prompt
+        if unguided:  # what would guide it stays as it is, and the next negative prompt acts
+            values = {name: value for name, value in values.items() if name not in Settings.model_fields}
+            values["negative_prompt"] = ""
         if request.sweep is not None:
-            values["sweep"] = request.sweep.sweep.text
+            plan = request.sweep
+            values |= {"sweep": plan.sweep.text, "fps": plan.fps, "loop": plan.loop}
         shown = [
             _shown(element, values[name]) if name in values else gr.update()
             for name, element in self.elements.items()
         ]
-        rows = shown_for(str(values["method"]))
-        return [*shown, gr.update(value=OWN), self._offered(str(values["model"])), *rows]
+        preset = gr.update() if unguided else gr.update(value=OWN)
+        rows = [gr.update()] * len(self._rows) if unguided else shown_for(settings.method)
+        return [*shown, preset, self._offered(str(values["model"])), *rows]
 
     def _build(self) -> None:
         made, desk = self.elements, self._desk
@@ -145,11 +153,16 @@ class Form:
                 label="Show where it acts", value=True, elem_id="vsf_image_heatmap",
                 info="The negative prompt's share of the attention, over the picture and step by step.",
             )  # fmt: skip
-        made["sweep"] = gr.Textbox(
-            label="Sweep", value=_SWEEPS["vsf"], elem_id="vsf_image_sweep",
-            info="What the button Sweep draws: one setting over a range, FIELD=LOW:HIGH:STEP, or a list, "
-            "FIELD=0,1,4. A strip and a film.",
-        )  # fmt: skip
+        with gr.Group():
+            made["sweep"] = gr.Textbox(
+                label="Sweep", value=_SWEEPS["vsf"], elem_id="vsf_image_sweep",
+                info="What the button Sweep draws, a strip and a film: one setting over a range, "
+                "FIELD=LOW:HIGH:STEP, or a list, FIELD=0,1,4.",
+            )  # fmt: skip
+            made["fps"] = gr.Slider(
+                1, MOST_FPS, USUAL_FPS, step=1, label="Values per second of the film", elem_id="vsf_image_fps"
+            )
+            made["loop"] = gr.Checkbox(label="The film runs there and back", elem_id="vsf_image_loop")
         with gr.Group():
             for name in ("start", "end", "negative_tokens"):
                 made[name] = self._control(name)
@@ -172,18 +185,20 @@ class Form:
                 label="Guidance scale", placeholder="the model's own", elem_id="vsf_image_guidance_scale",
                 info="1 is off. Of Flux dev it is the distilled guidance.",
             )  # fmt: skip
+        made["parts"] = gr.Textbox(
+            label="Other parts", elem_id="vsf_image_parts",
+            info="For a model in one file: the folder with its text encoders and VAE.",
+        )  # fmt: skip
         with gr.Row():
-            made["parts"] = gr.Textbox(
-                label="Other parts", elem_id="vsf_image_parts",
-                info="For a model in one file: the folder with its text encoders and VAE.",
-            )  # fmt: skip
-            made["dtype"] = gr.Dropdown(
-                label="Precision", choices=list(DTYPES), value="auto", elem_id="vsf_image_dtype"
-            )
-            made["offload"] = gr.Dropdown(
-                label="Offload", choices=list(OFFLOADS), value="none", elem_id="vsf_image_offload",
-                info="Keeps parts in main memory.",
-            )  # fmt: skip
+            for name, text, choices in (
+                ("device", "Device", DEVICES),
+                ("dtype", "Precision", DTYPES),
+                ("offload", "Offload", OFFLOADS),
+            ):
+                made[name] = gr.Dropdown(
+                    label=text, choices=list(choices), value=choices[0], elem_id=f"vsf_image_{name}",
+                    min_width=110, allow_custom_value=name == "device",
+                )  # fmt: skip
 
     def connect(self) -> None:
         """What the elements do to one another."""

@@ -5,17 +5,14 @@ Owns its elements, and which of them an entry of the history is shown by.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from vsf_lib.errors import VSFError
-from vsf_lib.studio.history import Entry, large, read_entry
+from vsf_lib.studio.history import EXAMPLE, Entry, large, read_entry
 from vsf_lib.video.ui.words import film, say
 
-EXAMPLE = Path(__file__).parents[1] / "example.png"
-"""What is shown before anything was drawn: a picture of `generate --compare`."""
 BEFORE, WHERE, STEPS = "Before and after", "Where it acts", "Step by step"
 _HEIGHT = 470
 _HIDDEN: Any = "hidden"
@@ -75,7 +72,7 @@ class Result:
         if view == STEPS and entry.sheet is not None:
             images: tuple[Any, ...] = (str(entry.sheet),)
         else:
-            images = tuple(map(large, overlays if view == WHERE else pictures))
+            images = overlays if view == WHERE else tuple(map(large, pictures))
         return self._updates(
             images=images,
             film=film(film_of) if film_of is not None else "",

@@ -16,9 +16,9 @@ import gradio as gr
 from vsf_lib.errors import VSFError
 from vsf_lib.images.row import CANCELLED, DONE, FAILED, WAITING, Job
 from vsf_lib.studio.desk import ImageDesk
-from vsf_lib.studio.history import thumbnail
+from vsf_lib.studio.history import EXAMPLE, thumbnail
 from vsf_lib.studio.ui.form import Form
-from vsf_lib.studio.ui.result import BEFORE, EXAMPLE, Result
+from vsf_lib.studio.ui.result import BEFORE, Result
 from vsf_lib.studio.words import on_page
 from vsf_lib.video.progress import spoken
 from vsf_lib.video.ui.form import QUIET
@@ -41,9 +41,9 @@ class ImageTab:
         self._paths = gr.State([])
         """The history, as this visitor sees it."""
         with gr.Row(elem_classes=["vsf-studio"]):
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_classes=["vsf-form"]):
                 self._form = Form(desk)
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=320, elem_classes=["vsf-result"]):
                 self._result = Result()
                 self._gallery = gr.Gallery(
                     label="History", elem_id="vsf_image_history", columns=6, object_fit="contain",
@@ -118,7 +118,7 @@ class ImageTab:
         if job.state == WAITING:
             before = self._desk.row.before(job.id)
             return say(f"waiting: {before} before this one" if before else "waiting")
-        left = "" if job.seconds_left is None else f", about {spoken(job.seconds_left)} left"
+        left = "" if job.seconds_left is None else f", about {spoken(max(1, job.seconds_left))} left"
         step = f": step {job.step} of {job.steps}{left}" if job.steps else ""
         return say(f"{job.stage}{step}") + bar(job.step / job.steps if job.steps else 0)
 

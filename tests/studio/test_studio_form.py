@@ -1,0 +1,189 @@
+"""The form and the result of the Image tab, called as gradio calls them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from pictures import BASE, noise, save, save_group  # noqa: E402
+
+from vsf_lib.images.request import COMPARISON, COMPARISON_VALUE  # noqa: E402
+from vsf_lib.images.resolve import resolve  # noqa: E402
+from vsf_lib.preset_choice import STRENGTHS  # noqa: E402
+from vsf_lib.presets import BASELINES, preset_for  # noqa: E402
+from vsf_lib.settings import Settings, fields  # noqa: E402
+from vsf_lib.studio.desk import ImageDesk  # noqa: E402
+from vsf_lib.studio.history import EXAMPLE, read_entry  # noqa: E402
+from vsf_lib.studio.ui.form import OWN, STRONG, USUAL, Form  # noqa: E402
+from vsf_lib.studio.ui.result import BEFORE, STEPS, WHERE, Result  # noqa: E402
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> ImageDesk:
+    return ImageDesk(tmp_path / "outputs")
+
+
+@pytest.fixture
+def form(desk: ImageDesk) -> Form:
+    with gr.Blocks():
+        made = Form(desk)
+        made.connect()
+        return made
+
+
+def first(form: Form) -> dict[str, Any]:
+    """What the form holds before anybody touches it."""
+    return {name: element.value for name, element in form.elements.items()}
+
+
+def after(form: Form, updates: list[Any]) -> dict[str, Any]:
+    """What it holds after these updates of its outputs."""
+    values = first(form)
+    for name, update in zip(form.elements, updates, strict=False):
+        values[name] = update.get("value", values[name])
+    return values
+
+
+def test_labels_bounds_and_help_are_those_of_the_settings(form: Form) -> None:
+    settings = [item for item in fields() if not item.webui]
+    for item in settings:
+        element = form.elements[item.name]
+        assert element.label.lower() == item.label.removeprefix("VSF ").lower()
+        if item.slider is not None:
+            slider = item.slider
+            assert (element.minimum, element.maximum, element.step) == (
+                slider.minimum,
+                slider.maximum,
+                slider.step,
+            )
+        if item.choices:
+            assert tuple(value for _, value in element.choices) == item.choices
+        if item.name != "negative_prompt":
+            assert element.info == item.help
+    assert "hires_pass" not in form.elements
+
+
+def test_the_untouched_form_draws_the_small_model_s_preset(form: Form, desk: ImageDesk) -> None:
+    request = resolve(desk.asked(first(form)))
+    assert request.settings == preset_for("scenes").settings("wheels")
+    assert (request.model, request.steps, request.compare, request.heatmap) == ("scenes", 8, True, True)
+
+
+@pytest.mark.parametrize("method", ["vsf", "difference", "nag", "nasa"])
+def test_a_file_comes_back_whole_from_the_form(
+    form: Form, desk: ImageDesk, tmp_path: Path, method: str
+) -> None:
+    pick, rng = random.Random(), np.random.default_rng()
+    for number in range(10):
+        settings = Settings(
+            method=method, negative_prompt="wheels", alpha=pick.uniform(0.1, 90), beta=pick.uniform(0, 90),
+            nag_phi=pick.uniform(0.1, 90), nag_tau=pick.uniform(1, 90), nag_alpha=pick.uniform(0.1, 1),
+            nasa_alpha=pick.uniform(0.1, 9), start=pick.uniform(0, 0.4), end=pick.uniform(0.6, 1),
+            negative_tokens=pick.choice(["all", "words"]),
+        ).canonical()  # fmt: skip
+        told = replace(BASE, settings=settings, steps=pick.randint(20, 900), seed=pick.randrange(2**32))
+        restored = desk.restored(save(tmp_path / f"{number}.png", noise(rng), told))
+        updates = form.filled(restored)
+        assert len(updates) == len(form.outputs)
+        for element, update in zip(form.outputs, updates, strict=True):
+            if isinstance(element, gr.Slider) and "value" in update:
+                low, high = update.get("minimum", element.minimum), update.get("maximum", element.maximum)
+                assert low <= update["value"] <= high, "a slider would send another value"
+        again = resolve(desk.asked(after(form, updates)))
+        assert again.settings.canonical() == settings
+        assert (again.seed, again.steps, again.size) == (told.seed, told.steps, (64, 48))
+        assert (again.prompt, again.model) == (told.prompt, "scenes")
+
+
+def test_an_unguided_file_leaves_the_guidance_of_the_form_alone(
+    form: Form, desk: ImageDesk, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "x.png", noise(np.random.default_rng()), replace(BASE, settings=None, seed=99))
+    values = after(form, form.filled(desk.restored(path)))
+    assert (values["negative_prompt"], values["seed"]) == ("", 99)
+    assert resolve(desk.asked(values)).settings.method == "off"
+    again = resolve(desk.asked({**values, "negative_prompt": "wheels"}))
+    assert again.settings == preset_for("scenes").settings("wheels")
+
+
+def test_presets_follow_model_and_method_until_own_values(form: Form) -> None:
+    def alpha(*asked: Any) -> Any:
+        return dict(zip(STRENGTHS, form._suggested(*asked), strict=True))["alpha"]
+
+    assert alpha(USUAL, "scenes", "vsf") == preset_for("scenes").alpha
+    assert alpha(STRONG, "scenes", "vsf") == preset_for("scenes", strong=True).alpha
+    assert alpha(USUAL, "scenes", "difference") == preset_for("scenes").difference_alpha
+    strong = dict(zip(STRENGTHS, form._suggested(STRONG, "scenes", "nag"), strict=True))
+    assert strong["nag_phi"] == BASELINES["nag-strong"].values["nag_phi"]
+    assert all("value" not in update for update in form._suggested(OWN, "scenes", "vsf"))
+
+
+def test_another_model_brings_its_steps_its_recipes_and_what_it_knows(form: Form) -> None:
+    *_, steps, recipes, prompt = form._other_model(USUAL, "flux-schnell", "vsf")
+    assert steps == 4
+    assert "a little world" in prompt["info"]
+    *_, steps, recipes, prompt = form._other_model(USUAL, "black-forest-labs/FLUX.1-dev", "vsf")
+    assert steps == 32
+    assert "camouflage" in [name for _, name in recipes["choices"]]
+    assert prompt["info"] == ""
+
+
+def test_a_recipe_fills_in_its_example(form: Form) -> None:
+    prompt, negative, *strengths, preset, said = form._example("gentle", "scenes", "vsf")
+    assert (prompt, negative, preset) == ("a red car on a field", "wheels", OWN)
+    assert strengths[:3] == [5.0, 2.0, "words"]
+    assert "press Generate" in said
+    *_, strengths_preset, _ = form._example("semi-abstract", "scenes", "vsf")
+    assert strengths_preset == USUAL
+    assert "cannot show it" in form._example("camouflage", "scenes", "vsf")[-1]
+
+
+def test_an_entry_is_shown_by_what_it_has(tmp_path: Path) -> None:
+    rng = np.random.default_rng()
+    with gr.Blocks():
+        result = Result()
+    save_group(tmp_path, rng)
+    entry = read_entry(tmp_path / "car-7.png")
+    slider, picture, film, caption, view, infotext, file = result.shown(entry)
+    assert [image.size for image in slider["value"]] == [(512, 384)] * 2
+    assert (slider["visible"], picture["visible"], film["visible"]) == (True, "hidden", "hidden")
+    assert (view["value"], view["visible"]) == (BEFORE, True)
+    assert "left without, right with" in caption
+    assert infotext == entry.infotext
+    assert file["value"] == str(entry.path)
+    slider, *_ = result.shown(entry, WHERE)
+    assert [image.size for image in slider["value"]] == [(448, 336)] * 2
+    slider, picture, *_ = result.shown(entry, STEPS)
+    assert (slider["visible"], picture["value"]) == ("hidden", str(tmp_path / "car-7-heatmap.png"))
+    (tmp_path / "car-7-heatmap.png").unlink()
+    *_, view, _, _ = result.shown(entry, WHERE)
+    assert (view["value"], view["visible"]) == (BEFORE, "hidden")
+    (tmp_path / "car-7.png").unlink()
+    slider, _, _, caption, *_ = result.shown(entry)
+    assert slider["value"] is None
+    assert "cannot read car-7.png" in caption
+
+
+def test_the_example_is_shown_and_not_for_download() -> None:
+    with gr.Blocks():
+        result = Result()
+    slider, *_, file = result.example()
+    assert len(slider["value"]) == 2
+    assert file["value"] is None
+    assert EXAMPLE.is_file()
+
+
+def test_a_comparison_s_file_is_halved(tmp_path: Path) -> None:
+    with gr.Blocks():
+        result = Result()
+    image = noise(np.random.default_rng(), 128, 48)
+    path = save(tmp_path / "x.png", image, replace(BASE, extra={COMPARISON: COMPARISON_VALUE}))
+    slider, *_ = result.shown(read_entry(path))
+    assert [side.size for side in slider["value"]] == [(512, 384)] * 2

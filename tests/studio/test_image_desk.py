@@ -133,6 +133,9 @@ def test_a_public_page_names_no_path(tmp_path: Path) -> None:
             desk.add(form(**values))
     desk.add(form(model="flux-schnell", steps=4))
     assert len(desk.row.asked) == 1
+    told = replace(BASE, model="/home/somebody/model")
+    with pytest.raises(SettingsError, match="not among this page's models"):
+        desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told))
 
 
 def test_a_model_of_the_hub_is_fetched_at_the_second_press(desk: ImageDesk) -> None:

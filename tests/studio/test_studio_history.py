@@ -12,6 +12,7 @@ from PIL import Image
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.heatmap import Scale, overlay
+from vsf_lib.images.besides import free_path
 from vsf_lib.images.request import COMPARISON, COMPARISON_VALUE
 from vsf_lib.studio.history import EXAMPLE, History, large, read_entry, thumbnail
 
@@ -69,6 +70,18 @@ def test_what_was_left_alone_is_an_entry_of_its_own(tmp_path: Path, rng: np.rand
         "car-7-without.png",
         "car-7-heatmap.png",
     }
+
+
+def test_a_new_picture_does_not_take_over_what_an_older_one_left(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    assert free_path(tmp_path, "Car", 7).name == "car-7.png"
+    save_group(tmp_path, rng)
+    assert free_path(tmp_path, "Car", 7).name == "car-7-2.png"
+    (tmp_path / "car-7.png").unlink()
+    assert free_path(tmp_path, "Car", 7).name == "car-7-2.png", "its heat map is not the new one's"
+    (tmp_path / "car-7-2-without.png").touch()
+    assert free_path(tmp_path, "Car", 7).name == "car-7-3.png"
 
 
 def test_a_comparison_of_the_command_line_is_taken_apart(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from PIL import Image
 
-from vsf_lib.errors import OutputError, VSFError
+from vsf_lib.errors import OutputError, VSFError, is_out_of_memory
 from vsf_lib.files import free_name, reason
 from vsf_lib.images.asked import Asked
-from vsf_lib.images.besides import beside
+from vsf_lib.images.besides import HEATMAP, WITHOUT, beside, free_path
 from vsf_lib.images.loading import Machine, choose_machine, fetch, load
 from vsf_lib.images.model import Folder, Model, find_model
 from vsf_lib.images.pictures import Picture, Watch, draw_with
@@ -107,12 +107,12 @@ class Easel:
         (picture,) = work.pictures(watch=teller, without=kept)
         extra = {name: text for name, text in picture.parameters.extra.items() if name != COMPARISON}
         parameters = replace(picture.parameters, extra=extra)
-        path = free_name(folder, request.prompt, str(request.seed), ".png")
+        path = free_path(folder, request.prompt, request.seed)
         files = {}
         if request.compare:
             without = picture.parts[0]
             self._without = (key, without)
-            files["without"] = str(beside(path, "without"))
+            files["without"] = str(beside(path, WITHOUT))
             write_png(files["without"], without, format_parameters(replace(parameters, settings=None)))
         infotext = format_parameters(parameters)
         write_png(path, picture.parts[-1], infotext)
@@ -123,13 +123,16 @@ class Easel:
     def _heatmap(self, draw: Callable[[], tuple[Image.Image, Parameters]], path: Path) -> dict[str, str]:
         """Its file. The picture is there already, and a failure here does not cost it."""
         self._emit(messages.Progress("drawing where it acts"))
+        file = beside(path, HEATMAP)
         try:
             sheet, parameters = draw()
-            write_png(beside(path, "heatmap"), sheet, format_parameters(parameters))
-        except VSFError as error:
+            write_png(file, sheet, format_parameters(parameters))
+        except Exception as error:
+            if not (isinstance(error, VSFError) or is_out_of_memory(error)):
+                raise
             self._emit(messages.Note(f"there is no heat map: {error}"))
             return {}
-        return {"heatmap": str(beside(path, "heatmap"))}
+        return {"heatmap": str(file)}
 
     def _sweep(self, work: _Work, plan: Plan, folder: Path) -> messages.Drawn:
         request = work.request

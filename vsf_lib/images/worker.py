@@ -5,6 +5,7 @@ Owns the line to its owner (see `messages`), and that one job's end, however bad
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def main() -> int:
     emit = own_line()
     orders = Orders(sys.stdin)
     easel = Easel(emit, orders.stopped)
-    easel.warm(NAME)  # most begin with it, and its first picture should not wait for it
+    with contextlib.suppress(VSFError):  # the first picture will say it
+        easel.warm(NAME)  # most begin with it, and its first picture should not wait for it
     while (order := orders.next()) is not None:
         emit(run(easel, emit, Asked(**order["make"]), Path(order["path"])))
     return 0

@@ -130,6 +130,9 @@ class ImageDesk:
         if path.suffix.lower() in (".mp4", ".webm", ".gif") and f"{INFOTEXT}:" not in read_infotext(path):
             raise SettingsError(f"{path.name} is a video: drop it in the tab Video")
         request = resolve(Asked(from_image=str(path)))
+        model = self.shelf.name(request.model)
+        if not self.shelf.paths and model not in self.shelf.names():
+            raise SettingsError(f"{path.name} was drawn with {model}, which is not among this page's models")
         notes = tuple(note.replace(str(path), path.name) for note in request.notes)
         return Restored(replace(request, notes=notes), _is_flux(request))
 

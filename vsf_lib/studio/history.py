@@ -7,6 +7,7 @@ Knows no page.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -163,8 +164,18 @@ def large(picture: Image.Image) -> Image.Image:
 
 
 def thumbnail(entry: Entry) -> Image.Image:
-    """Of its last picture."""
-    return fit(entry.pictures()[-1], _THUMBNAIL)
+    """Of its last picture; raises SettingsError if that is gone."""
+    try:
+        modified = entry.path.stat().st_mtime_ns
+    except OSError as error:
+        raise SettingsError(f"{entry.path.name} is not there any more") from error
+    return _thumbnail(entry.path, modified, COMPARISON in entry.parameters.extra)
+
+
+@lru_cache(maxsize=128)
+def _thumbnail(path: Path, modified: int, compares: bool) -> Image.Image:
+    picture = _opened(path)
+    return fit(halves(picture)[-1] if compares else picture, _THUMBNAIL)
 
 
 def _opened(path: Path) -> Image.Image:

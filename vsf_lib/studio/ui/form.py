@@ -101,13 +101,14 @@ class Form:
         if request.sweep is not None:
             plan = request.sweep
             values |= {"sweep": plan.sweep.text, "fps": plan.fps, "loop": plan.loop}
-        shown = [
-            _shown(element, values[name]) if name in values else gr.update()
+        shown = {
+            name: _shown(element, values[name]) if name in values else gr.update()
             for name, element in self.elements.items()
-        ]
+        }
+        shown["prompt"]["info"] = _world(request.model)
         preset = gr.update() if unguided else gr.update(value=OWN)
         rows = [gr.update()] * len(self._rows) if unguided else shown_for(settings.method)
-        return [*shown, preset, self._offered(str(values["model"])), *rows]
+        return [*shown.values(), preset, self._offered(str(values["model"])), *rows]
 
     def _build(self) -> None:
         made, desk = self.elements, self._desk

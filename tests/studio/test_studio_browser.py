@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_a_recipe_and_a_preset_move_the_sliders(page: StudioPage) -> None:
 def test_files_are_served_from_the_outputs_alone(served: Served, tmp_path: Path) -> None:
     def status(path: Path) -> int:
         try:
-            with urllib.request.urlopen(f"{served.url}gradio_api/file={path}", timeout=60) as answer:
+            with urllib.request.urlopen(f"{served.url}gradio_api/file={quote(str(path))}", timeout=60) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code

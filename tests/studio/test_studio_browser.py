@@ -204,7 +204,8 @@ def test_a_recipe_and_a_preset_move_the_sliders(page: StudioPage) -> None:
 def test_files_are_served_from_the_outputs_alone(served: Served, tmp_path: Path) -> None:
     def status(path: Path) -> int:
         try:
-            with urllib.request.urlopen(f"{served.url}gradio_api/file={quote(str(path))}", timeout=60) as answer:
+            address = f"{served.url}gradio_api/file={quote(str(path))}"
+            with urllib.request.urlopen(address, timeout=60) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code

@@ -28,19 +28,16 @@ from vsf_lib.adapters.predictions import check_scheduler
 from vsf_lib.cli.heat import Trace
 from vsf_lib.cli.model import INDEX, Folder, Model, inspect, read_index
 from vsf_lib.cli.request import (
-    COMPARISON,
-    COMPARISON_VALUE,
     DEVICE,
     DISTILLED,
     DTYPE,
-    FINGERPRINT,
     PARTS,
     PROGRAM,
     Request,
 )
 from vsf_lib.cli.single_file import FLUX, SD3
 from vsf_lib.errors import GuidanceError, ModelError, SettingsError, is_out_of_memory, is_unreadable
-from vsf_lib.metadata import Parameters, write_png
+from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE, FINGERPRINT, Parameters, write_png
 from vsf_lib.scenes.loading import load_pipeline
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings

@@ -18,7 +18,7 @@ from typing import Any
 from vsf_lib.cli.recipe import check_reads, example_of
 from vsf_lib.cli.sweep import FILMS, plan_of, read_film
 from vsf_lib.errors import PromptError, SettingsError
-from vsf_lib.metadata import Parameters, parse_parameters, read_png
+from vsf_lib.metadata import COMPARISON, FINGERPRINT, Parameters, parse_parameters, read_png
 from vsf_lib.presets import BASELINES, UNKNOWN, Preset, baseline, kinds, preset_for
 from vsf_lib.recipes import Example
 from vsf_lib.scenes.model import MODELS, NAME
@@ -36,12 +36,9 @@ USUAL_STEPS = 28
 PROGRAM = "vsf "
 
 # Names of our own values in the infotext, beside the settings'.
-COMPARISON = "VSF comparison"
-COMPARISON_VALUE = "left without, right with the negative prompt"
 HEATMAP = "VSF heatmap"
 DEVICE = "VSF device"
 DTYPE = "VSF dtype"
-FINGERPRINT = "VSF model hash"
 PARTS = "VSF model parts"
 DISTILLED = "Distilled CFG Scale"
 """Forge's name for Flux's guidance scale, so that a picture can be repeated there."""

@@ -79,6 +79,7 @@ SCENES_STRONG_VALUES = _values(alpha=4.0, beta=1.0, negative_tokens="words")
 SCENES_MEASURED = True
 # The built-in model of videos: provisional, until `bench scenes --video` has been run on its weights.
 SMALL_WAN_VALUES = _values(alpha=2.0, beta=0.0, negative_tokens="words")
+SMALL_WAN_DIFFERENCE_ALPHA = 3.0
 SMALL_WAN_MEASURED = False
 
 _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
@@ -225,6 +226,7 @@ PRESETS: tuple[Preset, ...] = (
         measured=SMALL_WAN_MEASURED,
         note="the small built-in model of videos",
         steps=(4, 8),
+        difference_alpha=SMALL_WAN_DIFFERENCE_ALPHA,
     ),
 )
 

@@ -25,8 +25,6 @@ from vsf_lib.settings import Settings
 from vsf_lib.video import builtin
 from vsf_lib.video.lora import Lora, checked
 
-__all__ = ["Lora", "VideoJob"]
-
 Format = Literal["mp4", "webm", "gif", "png"]
 Offload = Literal["auto", "none", "model", "group"]
 
@@ -258,6 +256,8 @@ class VideoJob(BaseModel):
             "text_encoder": read.extra.get(_KEYS["text_encoder"], ""),
             "compare": COMPARISON in read.extra,
         }
+        if read.model == WAN:  # not in the text, as it changes nothing
+            values["offload"] = builtin.USUAL["offload"]
         listed = read.extra.get(_KEYS["loras"], "")
         values["loras"] = [Lora.parse(text).model_dump() for text in listed.split(_BETWEEN) if text]
         return cls.create(**values)

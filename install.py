@@ -58,7 +58,7 @@ HOST_PACKAGES = (
 USAGE = """\
 usage: python install.py [--torch system | --torch own | --torch-index URL] [--yes] [--install-only] COMMAND
   e.g. python install.py generate --prompt "a red car on a field" --negative-prompt "wheels" --compare
-       python install.py video --help  (videos with Wan; needs its weights)
+       python install.py video --prompt "a red car driving" --negative-prompt "wheels" --compare
        python install.py test          (the test suite; what follows goes to pytest)
   --torch system reuses this Python's torch, --torch-index URL fetches torch there, --torch own undoes both;
   the choice is kept. --yes asks nothing, --install-only does not run the command.

@@ -23,6 +23,10 @@ from vsf_lib.infotext import decode, encode, is_key, printable, read_pairs, writ
 from vsf_lib.settings import Settings, fields
 
 CHUNK = "parameters"
+# Names of our own values beside the settings' that pictures and videos share.
+COMPARISON = "VSF comparison"
+COMPARISON_VALUE = "left without, right with the negative prompt"
+FINGERPRINT = "VSF model hash"
 _NEGATIVE = "Negative prompt:"
 # Exact copies, written only where the lines above the pairs cannot hold the text.
 _EXACT_PROMPT = "VSF prompt"

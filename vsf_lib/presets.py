@@ -77,6 +77,10 @@ def _values(**values: Any) -> Mapping[str, Any]:
 SCENES_VALUES = _values(alpha=3.0, beta=1.0, negative_tokens="words")
 SCENES_STRONG_VALUES = _values(alpha=4.0, beta=1.0, negative_tokens="words")
 SCENES_MEASURED = True
+# The built-in model of videos: provisional, until `bench scenes --video` has been run on its weights.
+SMALL_WAN_VALUES = _values(alpha=2.0, beta=0.0, negative_tokens="words")
+SMALL_WAN_DIFFERENCE_ALPHA = 3.0
+SMALL_WAN_MEASURED = False
 
 _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
 _CODE = f"{_PAPER} and released code (github.com/weathon/VSF)"
@@ -212,6 +216,17 @@ PRESETS: tuple[Preset, ...] = (
         published=Published(1.7, 0.2),
         steps=(8, 12),
         difference_alpha=2.6,
+    ),
+    Preset(
+        name="Small Wan",
+        kind="wan",
+        pattern=r"(?!)",  # by its kind alone: a folder of that name is a real one
+        values=SMALL_WAN_VALUES,
+        source="this project: python -m vsf_lib bench scenes --video",
+        measured=SMALL_WAN_MEASURED,
+        note="the small built-in model of videos",
+        steps=(4, 8),
+        difference_alpha=SMALL_WAN_DIFFERENCE_ALPHA,
     ),
 )
 

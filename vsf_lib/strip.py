@@ -94,6 +94,22 @@ def film(
     return frames
 
 
+def pair(left: Tile, right: Tile, *, sides: tuple[int, int], font_of: Font | None = None) -> Image.Image:
+    """Two tiles side by side with their labels under them, even in width and height as video needs it.
+
+    Their longer sides are brought within `sides`.
+    """
+    images = [fit(tile.image, sides) for tile in (left, right)]
+    width, height = images[0].size
+    font = (font_of or _font)(min(24, max(12, max(width, height) // 18)))
+    sheet = Image.new("RGB", (_even(2 * width + _GAP), _even(height + _line(font))), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for x, image, tile in zip((0, width + _GAP), images, (left, right), strict=True):
+        sheet.paste(image, (x, 0))
+        draw.text((x + 2, height + 1), tile.label, _RED if tile.plain else _INK, font)
+    return sheet
+
+
 def there_and_back(frames: np.ndarray) -> np.ndarray:
     """The frames, and then those between the ends backwards: repeated by a player they never jump."""
     return np.concatenate([frames, frames[-2:0:-1]])

@@ -25,6 +25,10 @@ class VideoPage(Page):
         for name, value in {**small, **numbers}.items():
             kind = "input[type=number]" if name in ("frames", "steps") else "input"
             self.fill(f"#vsf_video_{name} {kind}", value)
+        self.choose_model(model)
+
+    def choose_model(self, model: str) -> None:
+        """By typing its name."""
         box = self.find("#vsf_video_model input")
         box.click()
         box.clear()

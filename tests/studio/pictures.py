@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from vsf_lib.heatmap_sheet import draw_sheet
-from vsf_lib.images.request import COMPARISON, COMPARISON_VALUE, HEATMAP
-from vsf_lib.metadata import Parameters, format_parameters, write_png
+from vsf_lib.images.request import HEATMAP
+from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE, Parameters, format_parameters, write_png
 from vsf_lib.settings import Settings
 
 SIZE = (64, 48)

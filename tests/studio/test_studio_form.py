@@ -14,8 +14,8 @@ gr = pytest.importorskip("gradio")
 
 from pictures import BASE, noise, save, save_group  # noqa: E402
 
-from vsf_lib.images.request import COMPARISON, COMPARISON_VALUE  # noqa: E402
 from vsf_lib.images.resolve import resolve  # noqa: E402
+from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE  # noqa: E402
 from vsf_lib.preset_choice import STRENGTHS  # noqa: E402
 from vsf_lib.presets import BASELINES, preset_for  # noqa: E402
 from vsf_lib.settings import Settings, fields  # noqa: E402

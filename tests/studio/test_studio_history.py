@@ -13,7 +13,7 @@ from PIL import Image
 from vsf_lib.errors import SettingsError
 from vsf_lib.heatmap import Scale, overlay
 from vsf_lib.images.besides import free_path
-from vsf_lib.images.request import COMPARISON, COMPARISON_VALUE
+from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE
 from vsf_lib.studio.history import EXAMPLE, History, large, read_entry, thumbnail
 
 

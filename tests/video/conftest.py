@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,56 @@ def sabotage(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def built_in_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the built-in model's, with random weights."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    from diffusers import UniPCMultistepScheduler, WanPipeline
+    from safetensors.torch import save_file
+    from transformers import T5EncoderModel
+
+    from vsf_lib.scenes.model import FOLDER, WAN_LORA
+    from vsf_lib.scenes.training import wan, wan_distil, wan_vae
+
+    torch.manual_seed(1)
+    transformer, vae = wan.build(layers=2), wan_vae.build()
+    for parameter in (*transformer.parameters(), *vae.decoder.parameters()):
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    encoder = wan.build_text_encoder(T5EncoderModel.from_pretrained(FOLDER / "text_encoder_3"))
+    folder = tmp_path_factory.mktemp("the package's") / "wan"
+    WanPipeline(
+        transformer=transformer.half(),
+        text_encoder=encoder.half(),
+        tokenizer=wan.build_tokenizer(),
+        vae=vae.half(),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=wan.SHIFT
+        ),
+    ).save_pretrained(folder)
+    wan_distil.add_lora(transformer)
+    for name, parameter in transformer.named_parameters():
+        if "lora" in name:
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    save_file(wan_distil.lora_file(transformer), folder / WAN_LORA)
+    return folder
+
+
+@pytest.fixture
+def built_in(built_in_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder in the place of the package's, in this process and in those that it starts."""
+    from vsf_lib.scenes import model
+
+    monkeypatch.setattr(model, "WAN_FOLDER", built_in_files)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "from pathlib import Path\n"
+        "from vsf_lib.scenes import model\n"
+        f"model.WAN_FOLDER = Path({str(built_in_files)!r})\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    return built_in_files

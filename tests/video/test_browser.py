@@ -82,6 +82,39 @@ def test_from_the_first_visit_to_a_restored_form(page: VideoPage, desk: Desk) ->
     assert not file.exists()
 
 
+@pytest.mark.usefixtures("built_in")
+def test_a_newcomer_makes_a_comparison_at_once(tmp_path: Path) -> None:
+    """Nothing but words: no model is on this machine."""
+    desk = Desk(Places(tmp_path / "data", tmp_path / "videos", tmp_path / "models", tmp_path / "loras"))
+    with open_page(desk, port=0) as address, browsing(f"{address}?__theme=light") as driver:
+        page = VideoPage(driver)
+        page.until(lambda: page.shows("#vsf_video_prompt textarea"), "no page")
+        time.sleep(2)
+        assert page.value("#vsf_video_model input") == "wan"
+        page.fill("#vsf_video_prompt textarea", "a zebra")
+        page.fill("#vsf_video_negative textarea", "wheels")
+        page.click("#vsf_video_generate")
+        page.until(lambda: "'zebra'" in page.said(), "no word of the word")
+        page.fill("#vsf_video_prompt textarea", "a red car driving on a field")
+        page.click("#vsf_video_compare input")
+        time.sleep(1)
+        job = page.generate()
+        page.until(lambda: page.done(job), "no end")
+        page.until(lambda: page.shows("#vsf_video_player video"), "no player")
+        page.until(
+            lambda: "VSF comparison" in page.value("#vsf_video_infotext textarea"), "it does not say so"
+        )
+        entry = desk.queue.entry(int(job))
+        assert (entry.job.width, entry.job.loras[0].file) == (64, "few-steps")
+        width = "#vsf_video_width input"
+        for model, pixels in (("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "832"), ("wan", "64")):
+            page.choose_model(model)
+            page.until(lambda pixels=pixels: page.value(width) == pixels, f"the size is not that of {model}")
+        page.click("#vsf_video_reuse")
+        page.until(lambda: "the parameters are in the form" in page.said(), "not restored")
+    desk.close()
+
+
 def test_wrong_input_is_told_and_nothing_is_queued(page: VideoPage, desk: Desk) -> None:
     page.fill_form("klein", prompt=" ")
     page.click("#vsf_video_generate")
@@ -169,6 +202,8 @@ def test_a_public_page_offers_neither_files_nor_paths(tmp_path: Path) -> None:
         assert "open to others" in page.find("body").text
         page.fill_form("/etc")
         page.click("#vsf_video_generate")
-        page.until(lambda: "not on this machine" in page.said(), "no word of the model")
+        # What cannot be chosen leaves the first model: one of the hub, or the small one.
+        says = ("not on this machine", "makes videos of 64x64")
+        page.until(lambda: any(text in page.said() for text in says), "no word of the model")
         assert desk.queue.entries() == []
     desk.close()

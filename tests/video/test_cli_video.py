@@ -81,13 +81,14 @@ def test_flags_win_over_the_preset(monkeypatch):
     parser = ArgumentParser()
     add_arguments(parser)
     hub = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    job = resolve(parser.parse_args(["--prompt", "x", "--negative-prompt", "y"]))
+    real = ["--model", hub, "--prompt", "x"]
+    job = resolve(parser.parse_args([*real, "--negative-prompt", "y"]))
     assert job.model == hub
     assert job.settings == preset_for(hub).settings("y")
-    job = resolve(parser.parse_args(["--prompt", "x", "--negative-prompt", "y", "--alpha", "0.7"]))
+    job = resolve(parser.parse_args([*real, "--negative-prompt", "y", "--alpha", "0.7"]))
     assert (job.settings.alpha, job.settings.beta) == (0.7, preset_for(hub).beta)
-    assert resolve(parser.parse_args(["--prompt", "x", "--preset", "strong"])).settings.alpha == 1.7
-    words = ["--prompt", "x", "--method", "difference"]
+    assert resolve(parser.parse_args([*real, "--preset", "strong"])).settings.alpha == 1.7
+    words = [*real, "--method", "difference"]
     wanted = preset_for(hub).difference_alpha, preset_for(hub, strong=True).difference_alpha
     for more, alpha in zip(([], ["--preset", "strong"]), wanted, strict=True):
         settings = resolve(parser.parse_args([*words, *more])).settings

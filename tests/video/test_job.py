@@ -108,9 +108,14 @@ def test_a_bad_lora_is_told(text):
     seed=st.integers(0, 2**32 - 1),
     method=st.sampled_from(["vsf", "nag", "off"]),
     guidance=st.sampled_from([1.0, 5.0]),
+    compare=st.booleans(),
 )
-def test_the_infotext_brings_everything_back(prompt, negative, file, weight, frames, seed, method, guidance):
+def test_the_infotext_brings_everything_back(
+    prompt, negative, file, weight, frames, seed, method, guidance, compare
+):
+    compare = compare and method != "off" and bool(negative)
     made = job(
+        compare=compare,
         prompt=prompt,
         settings=Settings(method=method, negative_prompt=negative, alpha=1.5),
         loras=[Lora(file=file, weight=weight), Lora(file="CausVid.safetensors", weight=0.5)],
@@ -132,7 +137,9 @@ def test_the_infotext_brings_everything_back(prompt, negative, file, weight, fra
         assert again.settings.canonical() == made.settings.canonical()
     elif guidance > 1:
         assert again.settings.negative_prompt == made.settings.negative_prompt
+    assert again.compare == compare
     assert again.infotext() == made.infotext()
+    assert "VSF comparison" not in made.infotext(guided=False)
 
 
 def test_a_picture_is_no_video():

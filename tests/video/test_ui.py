@@ -75,6 +75,7 @@ def full(desk, **values):
         {"frames": 161, "settings": Settings(negative_prompt="a", alpha=2.35, negative_tokens="words")},
         {"settings": Settings(negative_prompt="a", method="nasa", nasa_alpha=0.3)},
         {"settings": Settings(method="off"), "guidance_scale": 5},
+        {"compare": True},
     ],
 )  # fmt: skip
 def test_a_job_comes_back_whole_from_the_form(desk, form, values):
@@ -98,9 +99,12 @@ def test_what_a_slider_cannot_show_is_told(desk, form):
 
 def test_presets_follow_the_model_and_own_values_stay(form):
     model = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    assert [update["value"] for update in form._strengths("usual", model, "vsf")] == [1.5, 0.1]
-    assert [update["value"] for update in form._strengths("strong", model, "vsf")] == [1.7, 0.2]
-    assert [update["value"] for update in form._strengths("usual", model, "difference")] == [2.25, 0.1]
+    for preset, method, values in (
+        ("usual", "vsf", [1.5, 0.1, "all"]),
+        ("strong", "vsf", [1.7, 0.2, "all"]),
+        ("usual", "difference", [2.25, 0.1, "all"]),
+    ):
+        assert [update["value"] for update in form._strengths(preset, model, method)] == values
     assert all("value" not in update for update in form._strengths("own values", model, "vsf"))
 
 

@@ -7,6 +7,7 @@ import pytest
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import PRESETS, preset_for
 from vsf_lib.settings import Settings, fields
+from vsf_lib.webui import request
 from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import ARGUMENTS, AUTO, CUSTOM, HEATMAP, Checkpoint, preset_names, read
 
@@ -126,6 +127,12 @@ def test_offered_presets_are_those_of_the_models_that_webuis_load():
     assert not any("Scenes" in name for name in names)
     for name in names[1:-1]:
         assert read(panel(preset=name, negative_prompt="x"), TURBO) is not None
+
+
+def test_the_small_models_presets_are_offered_by_no_webui(monkeypatch):
+    monkeypatch.setattr(request, "titles", lambda: ("SD3.5", "Flux", "Wan"))
+    real = {preset.name for preset in PRESETS if preset.kind not in ("scenes", "wan")}
+    assert set(preset_names()) == {AUTO, CUSTOM, *real}
 
 
 def test_the_settings_section_says_what_auto_takes_and_what_is_left_unsaid():

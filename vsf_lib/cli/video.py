@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,13 +18,18 @@ from vsf_lib.cli.download import LORAS, MODELS, placed
 from vsf_lib.cli.guidance import add_guidance, explicit
 from vsf_lib.cli.output import open_output
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.metadata import FINGERPRINT, parse_parameters
 from vsf_lib.preset_choice import preset_named
-from vsf_lib.presets import WAN, preset_for
+from vsf_lib.presets import WAN as REAL_WAN
+from vsf_lib.presets import preset_for
+from vsf_lib.scenes.model import SIZE, WAN
 from vsf_lib.settings import Settings
-from vsf_lib.video import messages
+from vsf_lib.video import builtin, messages
 from vsf_lib.video.job import SIZES, UNIPC, USUAL_FRAMES, Format, Lora, Offload, VideoJob
 
 FOLDER = "outputs/videos"
+NONE = "none"
+"""Instead of a LoRA."""
 _FORMATS: tuple[str, ...] = get_args(Format)
 
 
@@ -31,20 +37,38 @@ def add_arguments(parser: ArgumentParser) -> None:
     """No flag has a default here, so that an explicit one can be told from none."""
     usual = VideoJob.model_fields
     parser.add_argument("--prompt", metavar="TEXT", help="what the video shows")
-    add_guidance(parser, "the video")
+    add_guidance(parser, "the video").add_argument(
+        "--compare",
+        action=BooleanOptionalAction,
+        help="two videos of the same seed in one file, left without, right with the negative prompt, and "
+        "beside it NAME-strip.png with some frames of both",
+    )
     video = parser.add_argument_group("the video")
-    video.add_argument("--frames", type=int, metavar="N", help=f"4 k + 1 (default: {USUAL_FRAMES})")
+    small = builtin.USUAL
     video.add_argument(
-        "--fps", type=int, metavar="N", help=f"frames per second (default: {usual['fps'].default})"
+        "--frames",
+        type=int,
+        metavar="N",
+        help=f"4 k + 1 (default: {USUAL_FRAMES}, with {WAN} {small['frames']})",
+    )
+    video.add_argument(
+        "--fps",
+        type=int,
+        metavar="N",
+        help=f"frames per second (default: {usual['fps'].default}, with {WAN} {small['fps']})",
     )
     video.add_argument(
         "--size",
         metavar="WxH",
-        help="in pixels, multiples of 16 (default: 832x480; others that Wan knows: "
-        f"{', '.join(f'{w}x{h}' for w, h in list(SIZES.values())[1:])})",
+        help="in pixels, multiples of 16 (default: 832x480; others that a real Wan knows: "
+        f"{', '.join(f'{w}x{h}' for w, h in list(SIZES.values())[1:])}); {WAN} makes {SIZE}x{SIZE} only",
     )
     video.add_argument(
-        "--steps", type=int, metavar="N", help=f"of {UNIPC} (default: {usual['steps'].default})"
+        "--steps",
+        type=int,
+        metavar="N",
+        help=f"of {UNIPC} (default: {usual['steps'].default}, with {WAN} {small['steps']}, and "
+        f"{builtin.MANY_STEPS} without its LoRA)",
     )
     video.add_argument("--seed", type=int, metavar="N", help="default: a random one, told and recorded")
     video.add_argument(
@@ -66,8 +90,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     model.add_argument(
         "--model",
         metavar="PATH",
-        help="the folder, or hub id if it is fetched already, of a Wan in diffusers' format; or the file of "
-        "a transformer, .safetensors or .gguf, with --vae and --text-encoder",
+        help=f"{WAN} (a small built-in one; default), the folder of a Wan in diffusers' format, its hub id "
+        "if it is fetched already, or the file of a transformer, .safetensors or .gguf, with --vae and "
+        "--text-encoder",
     )
     model.add_argument("--vae", metavar="PATH", help="a .safetensors file, or a folder in diffusers' format")
     model.add_argument("--text-encoder", metavar="PATH", help="the same for UMT5")
@@ -81,7 +106,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--lora",
         action="append",
         metavar="FILE[:WEIGHT]",
-        help="a .safetensors file; may be given several times",
+        help=f"a .safetensors file; may be given several times. {WAN} has one of its own for few steps, "
+        f"which is {builtin.FEW_STEPS}:1 unless given; {NONE} is without any",
     )
     model.add_argument(
         "--offload", choices=get_args(Offload), help="keep parts in main memory (default: auto)"
@@ -113,7 +139,9 @@ def run(args: Namespace) -> int:
             note(f"seed {job.seed}")
         if job.settings.method != "off" and not job.settings.negative_prompt:
             note("no --negative-prompt, so nothing is guided: an ordinary video")
-        path = output.path(job.prompt, job.seed)
+        if args.from_file is not None and not _same_weights(args.from_file, job):
+            note(f"{args.from_file} was made with other weights of this model, so the video differs")
+        path = output.path(job.prompt, job.seed, kind="compare" if job.compare else "")
         shown = _Shown()
         with Worker() as worker:
             end = worker.make(job, path, shown.event)
@@ -126,9 +154,11 @@ def run(args: Namespace) -> int:
         if isinstance(end, messages.Cancelled):
             raise KeyboardInterrupt
     if args.json:
-        result(json.dumps({"path": end.path, "infotext": end.infotext, "seconds": end.seconds}))
-    else:
-        result(end.path)
+        told = {"path": end.path, "infotext": end.infotext, "seconds": end.seconds}
+        result(json.dumps({**told, "strip": end.still} if end.still else told))
+        return 0
+    for file in filter(None, (end.path, end.still)):
+        result(file)
     return 0
 
 
@@ -137,17 +167,28 @@ def resolve(args: Namespace) -> VideoJob:
     from vsf_lib.video.files import read_infotext
 
     older = VideoJob.from_infotext(read_infotext(Path(args.from_file))) if args.from_file else None
-    values: dict[str, Any] = older.model_dump() if older else {}
+    model = args.model if args.model is not None else older.model if older else WAN
+    values: dict[str, Any] = dict(builtin.USUAL) if model == WAN else {}
+    like = older
+    if older is not None and model != older.model and WAN in (model, older.model):
+        like = None  # sizes, steps and strengths of the one mean nothing to the other
+        values |= {"prompt": older.prompt, "seed": older.seed, "compare": older.compare}
+    elif older is not None:
+        values |= older.model_dump()
+    values["model"] = model
+    if args.lora is not None:
+        values["loras"] = _loras(args.lora)
+        if model == WAN and not values["loras"]:
+            values["steps"] = builtin.MANY_STEPS
     for name in ("prompt", "frames", "fps", "steps", "seed", "guidance_scale", "flow_shift", "drop_frames",
-                 "model", "quality", "offload", "vae", "text_encoder"):  # fmt: skip
+                 "quality", "offload", "vae", "text_encoder", "compare"):  # fmt: skip
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
-    if args.lora is not None:
-        values["loras"] = [Lora.parse(text) for text in args.lora]
     if args.size is not None:
         values["width"], values["height"] = _size(args.size)
     values.setdefault("seed", secrets.randbelow(2**32))
-    values["settings"] = _settings(args, older, str(values.get("model", "")))
+    negative = older.settings.negative_prompt if older else ""
+    values["settings"] = _settings(args, like, model, negative)
     job = VideoJob.create(**values)
     settings = job.settings
     if settings.method != "off" and settings.negative_prompt and not settings.guided_steps(job.steps):
@@ -159,7 +200,7 @@ def resolve(args: Namespace) -> VideoJob:
 
 
 class _Shown:
-    """Events as lines: each stage once, and each step."""
+    """Events as lines: each stage once, and each step, of a comparison with which video it is of."""
 
     def __init__(self) -> None:
         self._stage = ""
@@ -170,22 +211,37 @@ class _Shown:
         elif isinstance(event, messages.Progress):
             if event.steps:
                 left = "" if event.seconds_left is None else f", {event.seconds_left:.0f} s left"
-                note(f"step {event.step} of {event.steps}{left}", prefix="")
+                part = f" ({event.part})" if event.part else ""
+                note(f"step {event.step} of {event.steps}{left}{part}", prefix="")
             elif event.stage != self._stage:
                 note(event.stage, prefix="")
             self._stage = event.stage
 
 
-def _settings(args: Namespace, older: VideoJob | None, model: str) -> Settings:
+def _settings(args: Namespace, like: VideoJob | None, model: str, negative: str) -> Settings:
+    """Those of the video that is repeated, or the preset's with its `negative` prompt; flags win."""
     given = explicit(args)
-    if older is not None and args.preset is None and args.method in (None, older.settings.method):
-        base = older.settings.model_dump()
+    if like is not None and args.preset is None and args.method in (None, like.settings.method):
+        base = like.settings.model_dump()
     else:
-        preset = preset_named(args.preset, args.method, preset_for(model, usual=WAN).kind)
-        base = preset.values_of(args.method)
-        if older is not None:
-            base["negative_prompt"] = older.settings.negative_prompt
+        preset = preset_named(args.preset, args.method, preset_for(model, usual=REAL_WAN).kind)
+        base = {**preset.values_of(args.method), "negative_prompt": negative}
     return Settings.create(**{**base, **given})
+
+
+def _loras(given: Sequence[str]) -> list[Lora]:
+    if NONE in given and len(given) > 1:
+        raise SettingsError(f"--lora {NONE} is without any, but another is given: drop one of them")
+    return [] if NONE in given else [Lora.parse(text) for text in given]
+
+
+def _same_weights(file: str, job: VideoJob) -> bool:
+    """Whether the built-in model is as it was when that file was made, as far as that tells."""
+    from vsf_lib.video.files import read_infotext
+
+    told = parse_parameters(read_infotext(Path(file)))
+    then = told.extra.get(FINGERPRINT, "") if told.model == job.model else ""
+    return then in ("", builtin.fingerprint(job.model))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -21,10 +21,10 @@ from vsf_lib.images.besides import HEATMAP, WITHOUT, beside, free_path
 from vsf_lib.images.loading import Machine, choose_machine, fetch, load
 from vsf_lib.images.model import Folder, Model, find_model
 from vsf_lib.images.pictures import Picture, Watch, draw_with
-from vsf_lib.images.request import COMPARISON, Request
+from vsf_lib.images.request import Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.swept import draw_sweep, pictures_in
-from vsf_lib.metadata import Parameters, format_parameters, write_png
+from vsf_lib.metadata import COMPARISON, Parameters, format_parameters, write_png
 from vsf_lib.settings import Settings
 from vsf_lib.sweep import Plan
 from vsf_lib.video import messages

@@ -26,16 +26,8 @@ from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.images.heat import Trace
 from vsf_lib.images.loading import Machine, load
 from vsf_lib.images.model import Folder, Model
-from vsf_lib.images.request import (
-    COMPARISON,
-    COMPARISON_VALUE,
-    DISTILLED,
-    FINGERPRINT,
-    PARTS,
-    PROGRAM,
-    Request,
-)
-from vsf_lib.metadata import Parameters, write_png
+from vsf_lib.images.request import DISTILLED, PARTS, PROGRAM, Request
+from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE, FINGERPRINT, Parameters, write_png
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings
 from vsf_lib.video.sampling import stoppable

@@ -23,12 +23,9 @@ USUAL_STEPS = 28
 PROGRAM = "vsf "
 
 # Names of our own values in the infotext, beside the settings'.
-COMPARISON = "VSF comparison"
-COMPARISON_VALUE = "left without, right with the negative prompt"
 HEATMAP = "VSF heatmap"
 DEVICE = "VSF device"
 DTYPE = "VSF dtype"
-FINGERPRINT = "VSF model hash"
 PARTS = "VSF model parts"
 DISTILLED = "Distilled CFG Scale"
 """Forge's name for Flux's guidance scale, so that a picture can be repeated there."""

@@ -18,12 +18,10 @@ from vsf_lib.images.asked import Asked
 from vsf_lib.images.examples import check_reads, example_of
 from vsf_lib.images.plans import FILMS, plan_of, read_film
 from vsf_lib.images.request import (
-    COMPARISON,
     DEVICE,
     DISTILLED,
     DTYPE,
     DTYPES,
-    FINGERPRINT,
     HEATMAP,
     LARGEST_SEED,
     MOST_STEPS,
@@ -36,7 +34,7 @@ from vsf_lib.images.request import (
     check_device,
     check_within,
 )
-from vsf_lib.metadata import Parameters, parse_parameters, read_png
+from vsf_lib.metadata import COMPARISON, FINGERPRINT, Parameters, parse_parameters, read_png
 from vsf_lib.preset_choice import preset_named
 from vsf_lib.presets import UNKNOWN, Preset, preset_for
 from vsf_lib.recipes import Example

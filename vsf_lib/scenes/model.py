@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,21 +54,23 @@ MODELS: dict[str, SmallModel] = {
 }
 
 
-def check_words(text: str, what: str) -> None:
+def check_words(text: str, what: str, *, model: str = NAME, verbs: Sequence[str] = ()) -> None:
     """Raises PromptError if `text` has words outside the world, or more than fit; `what` names the text.
 
-    The list of what is known is part of the message: there is no other way for a user to find out.
+    A model of videos knows `verbs`, too. The list of what is known is part of the message: there is no other
+    way for a user to find out.
     """
     words = re.findall(r"\w+|[^\w\s]+", text.lower())  # as the tokenizers divide it
-    unknown = list(dict.fromkeys(word for word in words if word not in WORDS))
+    unknown = list(dict.fromkeys(word for word in words if word not in WORDS and word not in verbs))
     if unknown:
         named = ", ".join(repr(word) for word in unknown[:5])
+        moving = f"the verbs {', '.join(verbs)}; " if verbs else ""
         raise PromptError(
-            f"the {what} has words that the scenes model does not know: {named}. It knows the things "
-            f"{', '.join(KINDS)}; the parts {', '.join(PARTS)}; the colours {', '.join(COLOURS)}; "
+            f"the {what} has words that the {model} model does not know: {named}. It knows the things "
+            f"{', '.join(KINDS)}; the parts {', '.join(PARTS)}; the colours {', '.join(COLOURS)}; {moving}"
             f"and the places {', '.join(PLACES.values())}"
         )
     if len(words) > MAX_WORDS:
         raise PromptError(
-            f"the {what} has {len(words)} words; the scenes model reads {MAX_WORDS}: shorten it"
+            f"the {what} has {len(words)} words; the {model} model reads {MAX_WORDS}: shorten it"
         )

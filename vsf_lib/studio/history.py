@@ -16,8 +16,8 @@ from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.heatmap_sheet import overlays_of
 from vsf_lib.images.besides import HEATMAP as HEATMAP_FILE
 from vsf_lib.images.besides import WITHOUT, beside, is_beside
-from vsf_lib.images.request import COMPARISON, HEATMAP, PROGRAM
-from vsf_lib.metadata import Parameters, parse_parameters, read_png
+from vsf_lib.images.request import HEATMAP, PROGRAM
+from vsf_lib.metadata import COMPARISON, Parameters, parse_parameters, read_png
 from vsf_lib.settings import SHARING
 from vsf_lib.strip import fit
 from vsf_lib.sweep import INFOTEXT, Sweep

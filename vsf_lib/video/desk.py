@@ -15,6 +15,7 @@ from vsf_lib.files import show_folder
 from vsf_lib.presets import WAN, preset_for
 from vsf_lib.settings import SHARING, Settings
 from vsf_lib.video import overlay
+from vsf_lib.video.comparison import delete_still
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import Downloads
 from vsf_lib.video.files import delete_video, read_infotext
@@ -166,7 +167,9 @@ class Desk:
         if entry.state in (WAITING, RUNNING):
             raise SettingsError(f"job {id} is {entry.state} and has no file yet")
         if entry.state == DONE and entry.path:
-            delete_video(self._inside(entry.path))
+            path = self._inside(entry.path)
+            delete_still(path, entry.infotext)
+            delete_video(path)
         self.queue.remove(id, DONE, FAILED, CANCELLED)
 
     def open_folder(self, id: int = 0) -> None:

@@ -6,16 +6,24 @@ host and no file but what `from_infotext` is handed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vsf_lib.errors import PromptError, SettingsError
-from vsf_lib.metadata import Parameters, format_parameters, parse_parameters
+from vsf_lib.metadata import (
+    COMPARISON,
+    COMPARISON_VALUE,
+    FINGERPRINT,
+    Parameters,
+    format_parameters,
+    parse_parameters,
+)
+from vsf_lib.scenes.model import WAN
 from vsf_lib.settings import Settings
-from vsf_lib.video.single_file.headers import SAFETENSORS
+from vsf_lib.video import builtin
+from vsf_lib.video.lora import Lora, checked
 
 Format = Literal["mp4", "webm", "gif", "png"]
 Offload = Literal["auto", "none", "model", "group"]
@@ -49,42 +57,6 @@ _BETWEEN = " | "
 """Between LoRAs in the infotext: a sign that file names do not have."""
 
 
-class Lora(BaseModel):
-    """A LoRA file and how strongly it acts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    file: str
-    weight: Annotated[float, Field(ge=-4, le=4)] = 1.0
-
-    @field_validator("file")
-    @classmethod
-    def _file(cls, name: str) -> str:
-        if not name.strip() or "|" in name or any(ord(sign) < 32 for sign in name):
-            raise ValueError(f"{name!r} cannot be a LoRA's file: it is empty or has | or control signs in it")
-        return name.strip()
-
-    @classmethod
-    def parse(cls, text: str) -> Lora:
-        """`FILE` or `FILE:WEIGHT`; a Windows drive's colon is none."""
-        ending = re.escape(SAFETENSORS)
-        match = re.fullmatch(
-            rf"(?P<file>.+{ending})(?::(?P<weight>.*))?|(?P<other>.+?)(?::(?P<number>[-+.\d]+))?",
-            text.strip(),
-            re.IGNORECASE,
-        )
-        if match is None:
-            raise SettingsError("a LoRA is empty: give FILE or FILE:WEIGHT")
-        try:
-            weight = float(match["weight"] or match["number"] or 1)
-        except ValueError:
-            raise SettingsError(f"the LoRA's weight in {text!r} is no number: give FILE:WEIGHT") from None
-        return _checked(cls, {"file": match["file"] or match["other"], "weight": weight})
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.weight:g}"
-
-
 class VideoJob(BaseModel):
     """What to make. A bad value raises SettingsError or PromptError with one line, through `create`."""
 
@@ -93,7 +65,7 @@ class VideoJob(BaseModel):
     prompt: str
     settings: Settings = Settings()
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    """The folder of a Wan in diffusers' format, its hub id, or the file of a transformer."""
+    """The built-in one's name, the folder of a Wan in diffusers' format, a hub id or a transformer's file."""
     loras: tuple[Lora, ...] = ()
     width: Annotated[int, Field(ge=64, le=4096)] = 832
     height: Annotated[int, Field(ge=64, le=4096)] = 480
@@ -116,6 +88,8 @@ class VideoJob(BaseModel):
     """A file, or a folder in diffusers' format; needed beside a transformer's file, else the model's own."""
     text_encoder: str = ""
     """The same for UMT5."""
+    compare: bool = False
+    """Two videos of the same seed in one, left without and right with the negative prompt."""
 
     @field_validator("prompt")
     @classmethod
@@ -165,11 +139,20 @@ class VideoJob(BaseModel):
         """A job from values of unchecked types and names; raises SettingsError or PromptError."""
         if not str(values.get("prompt", "")).strip():
             raise PromptError("the prompt is empty: say what the video shows")
-        return _checked(cls, values)
+        made: VideoJob = checked(cls, values)
+        if made.compare and not made.acts:
+            made._refuse_comparison()
+        builtin.check(made)
+        return made
 
     def changed(self, **values: Any) -> VideoJob:
         """A validated copy with other values."""
         return self.create(**{**self.model_dump(), **values})
+
+    def _refuse_comparison(self) -> None:
+        if self.settings.method == "off":
+            raise SettingsError("there is nothing to compare with method off: choose another method")
+        raise PromptError("a comparison needs a negative prompt: say what the video must not show")
 
     @property
     def acts(self) -> bool:
@@ -199,17 +182,21 @@ class VideoJob(BaseModel):
     def notes(self) -> tuple[str, ...]:
         """What the user should be told before it starts."""
         told = []
-        if self.frames > USUAL_FRAMES:
+        known = builtin.USUAL["frames"] if self.model == WAN else USUAL_FRAMES
+        if self.frames > known:
             told.append(
-                f"{self.frames} frames are more than the {USUAL_FRAMES} that Wan was trained on: expect "
+                f"{self.frames} frames are more than the {known} that Wan was trained on: expect "
                 "repetition, and more memory"
             )
         if self.effective_drop:
             told.append(f"{self.effective_drop} frames at the start are made and dropped (CausVid settles)")
         return tuple(told)
 
-    def infotext(self, *, version: str = "", guided: bool = True) -> str:
-        """The parameters as the WebUIs write them; `guided` False leaves out what did not act."""
+    def infotext(self, *, version: str = "", guided: bool = True, fingerprint: str = "") -> str:
+        """The parameters as the WebUIs write them; `guided` False leaves out what did not act.
+
+        `fingerprint` is that of the model's weights.
+        """
         extra = {
             _KEYS["frames"]: str(self.frames),
             _KEYS["fps"]: str(self.fps),
@@ -222,7 +209,11 @@ class VideoJob(BaseModel):
         for name in ("vae", "text_encoder"):
             if getattr(self, name):
                 extra[_KEYS[name]] = getattr(self, name)
+        if fingerprint:
+            extra[FINGERPRINT] = fingerprint
         acts = guided and self.acts
+        if acts and self.compare:
+            extra[COMPARISON] = COMPARISON_VALUE
         host = "" if acts or self.guidance_scale == 1 else self.settings.negative_prompt
         return format_parameters(
             Parameters(
@@ -263,7 +254,10 @@ class VideoJob(BaseModel):
             "drop_frames": _whole(read.extra, "dropped", 0),
             "vae": read.extra.get(_KEYS["vae"], ""),
             "text_encoder": read.extra.get(_KEYS["text_encoder"], ""),
+            "compare": COMPARISON in read.extra,
         }
+        if read.model == WAN:  # not in the text, as it changes nothing
+            values["offload"] = builtin.USUAL["offload"]
         listed = read.extra.get(_KEYS["loras"], "")
         values["loras"] = [Lora.parse(text).model_dump() for text in listed.split(_BETWEEN) if text]
         return cls.create(**values)
@@ -284,20 +278,3 @@ def _number(extra: Mapping[str, str], name: str, default: float | None = None) -
         return float(str(text))
     except ValueError:
         raise SettingsError(f"{_KEYS[name]} is {text!r} in the infotext, but must be a number") from None
-
-
-def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
-    """One line for the first thing wrong, in the words of `Settings` where it is one of its fields."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = ".".join(map(str, problem["loc"])) or "the job"
-        if problem["type"] == "value_error":
-            raise SettingsError(str(problem["ctx"]["error"])) from None
-        if problem["type"] == "extra_forbidden":
-            raise SettingsError(
-                f"a video has no {name!r}: the fields are {', '.join(kind.model_fields)}"
-            ) from None
-        shown = repr(problem["input"])[:60]
-        raise SettingsError(f"{name} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None

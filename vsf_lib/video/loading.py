@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError, is_out_of_memory, is_unreadable
+from vsf_lib.video.builtin import lora_path, model_path
 from vsf_lib.video.download.catalogue import is_id
 from vsf_lib.video.download.landing import INDEX, PIPELINE
 from vsf_lib.video.job import Lora, VideoJob
@@ -213,7 +214,7 @@ def _sizes(pipe: Any) -> list[int]:
 def check_model(model: str) -> str:
     """The folder of a diffusers pipeline, a hub id that is cached, or a transformer's file, of which `look`
     tells more; raises ModelError with the remedy."""
-    path = Path(model).expanduser()
+    path = model_path(model)
     if is_file(model):
         return str(path)
     if not path.is_dir():
@@ -239,7 +240,7 @@ def check_lora(lora: Lora) -> Path:
     """The file of a LoRA; raises ModelError unless it is a whole safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(lora.file).expanduser()
+    path = lora_path(lora.file)
     if path.suffix.lower() != SAFETENSORS:
         raise ModelError(f"{path.name} is no .safetensors file: other formats can run code, so none is read")
     if not path.is_file():

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 from vsf_lib.errors import ModelError
+from vsf_lib.video.builtin import model_path
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.single_file.headers import SAFETENSORS, read_header
 from vsf_lib.video.single_file.parts import look
@@ -35,10 +36,9 @@ def need(job: VideoJob, bytes_each: int) -> int | None:
     None where it cannot be told: a model that is not here, or a file that cannot be used.
     """
     try:
-        files = look(job)
+        files, folder = look(job), model_path(job.model)
     except ModelError:
         return None
-    folder = Path(job.model).expanduser()
     texts = folder / "text_encoder" if files.text is None else files.text.encoder
     transformer = files.transformer or folder / "transformer"
     vae = files.vae or folder / "vae"

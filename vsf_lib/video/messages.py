@@ -28,8 +28,10 @@ class Progress:
     """"loading", "encoding", "sampling", "decoding" or "writing"."""
     step: int = 0
     steps: int = 0
-    """Of the sampling; 0 outside of it."""
+    """Of the sampling, all videos of a comparison together; 0 outside of it."""
     seconds_left: float | None = None
+    part: str = ""
+    """Of a comparison, which video is being made."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Result:
     seconds: float
     report: dict[str, Any] | None
     """What guidance did; None where there was none."""
+    still: str = ""
+    """The picture that goes with a comparison."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Overview:
 
 def cost(job: VideoJob) -> float:
     """Work in a job, in units that only compare jobs: steps, frames, pixels, and calls per step."""
-    calls = 1 if job.guidance_scale == 1 else 2
+    calls = (1 if job.guidance_scale == 1 else 2) * (2 if job.compare else 1)
     return float(job.steps * job.made_frames * job.width * job.height * calls)
 
 

@@ -48,6 +48,8 @@ class State:
     """Whether another process runs the queue."""
     problem: str = ""
     """Why no job is taken, while that is so."""
+    part: str = ""
+    """Of a comparison, which video is being made."""
 
 
 class Surroundings:
@@ -225,9 +227,11 @@ class Runner:
             self._end_worker()
             self._worker = self._new_worker()
         folder = self._folder / self._around.folder(entry)
-        path = free_name(folder, entry.job.prompt, str(entry.job.seed), f".{entry.job.format}")
+        job = entry.job
+        kind = "-compare" if job.compare else ""
+        path = free_name(folder, job.prompt, f"{job.seed}{kind}", f".{job.format}")
         return self._worker.make(
-            entry.job,
+            job,
             path,
             self._look,
             lambda: self._stopped(entry) or self._around.stopped(),
@@ -241,6 +245,7 @@ class Runner:
                 step=event.step,
                 steps=event.steps,
                 seconds_left=event.seconds_left,
+                part=event.part,
             )
             self._around.progress(self.state)
         elif isinstance(event, messages.Preview):

@@ -36,6 +36,8 @@ class Watch:
     step: Callable[[int, int, float | None, Tensor], None]
     """Called after each step with its number from 1, their count, the seconds left, and the latents."""
     stage: Callable[[str], None]
+    more: int = 0
+    """Steps that come after those of this video, in the next one of the same job."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def make(pipe: Any, job: VideoJob, texts: Texts, watch: Watch) -> Made:
         began.append(now)
         done = index + 1
         each = (now - began[0]) / (len(began) - 1) if len(began) > 1 else None
-        watch.step(done, job.steps, None if each is None else each * (job.steps - done), tensors["latents"])
+        left = None if each is None else each * (job.steps - done + watch.more)
+        watch.step(done, job.steps, left, tensors["latents"])
         if done == job.steps:
             watch.stage("decoding")
         return tensors

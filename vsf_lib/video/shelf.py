@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.scenes.model import WAN
+from vsf_lib.video import builtin
 from vsf_lib.video.download.catalogue import BASES, Source
 from vsf_lib.video.download.landing import found as fetched
 from vsf_lib.video.download.landing import is_cached
@@ -36,13 +38,15 @@ class Shelf:
     """Whether any path and hub id may be named."""
 
     def model_names(self) -> list[str]:
-        """Folders and transformer files, and the usual models of the hub that are not there yet."""
+        """Folders and transformer files, the built-in model, and the usual ones of the hub that are not there
+        yet. The first can be used at once."""
         found = self._found()
         there = [*self._folders(), *self._named(found, found.transformers)]
-        return [*there, *(id for id in _HUB if self._fetched(id) is None)]
+        own = [WAN] if builtin.is_there() else []
+        return [*there, *own, *(id for id in _HUB if self._fetched(id) is None)]
 
     def has_models(self) -> bool:
-        """Whether a video can be made without a download."""
+        """Whether a real Wan is there, so that none has to be downloaded."""
         return bool(self._folders() or self._found().transformers)
 
     def lora_names(self) -> list[str]:
@@ -61,6 +65,8 @@ class Shelf:
         name = name.strip()
         if not name:
             raise SettingsError("no model is chosen: choose one, or give a folder or hub id")
+        if name == WAN and builtin.is_there():
+            return name
         found = self._found()
         folders, files = self._folders(), self._named(found, found.transformers)
         if name in folders:
@@ -82,6 +88,8 @@ class Shelf:
 
     def lora(self, name: str) -> str:
         """The path of a LoRA; raises SettingsError where it may not be named."""
+        if name == builtin.FEW_STEPS:
+            return name
         if self.loras is not None and name in self.lora_names():
             return str(self.loras / name)
         if not self.paths:
@@ -119,7 +127,8 @@ class Shelf:
     def _folders(self) -> dict[str, Path]:
         if self.models is None or not self.models.is_dir():
             return {}
-        return {path.parent.name: path.parent for path in sorted(self.models.glob("*/model_index.json"))}
+        folders = [path.parent for path in sorted(self.models.glob("*/model_index.json"))]
+        return {str(path) if path.name == WAN else path.name: path for path in folders}
 
     def _fetched(self, id: str) -> Path | None:
         if self.models is None:

@@ -16,14 +16,21 @@ import time
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vsf_lib import __version__
-from vsf_lib.errors import VSFError, is_out_of_memory
-from vsf_lib.video import memory, messages
+from vsf_lib.errors import GuidanceError, OutputError, VSFError, is_out_of_memory
+from vsf_lib.scenes.model import WAN
+from vsf_lib.video import builtin, memory, messages
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.line import own_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vsf_lib.video.sampling import Made
 
 GRACE = 5.0
 """Seconds to stop in after the input has closed."""
@@ -108,13 +115,13 @@ class Maker:
             return messages.Failed(f"{type(error).__name__}: {error}"[:500], defect=True)
 
     def _make(self, job: VideoJob, path: Path) -> messages.Event:
+        from vsf_lib.video.comparison import still, write_still
         from vsf_lib.video.files import write_video
         from vsf_lib.video.loading import check, key, load
-        from vsf_lib.video.preview import picture
-        from vsf_lib.video.sampling import Stopped, Watch, make
+        from vsf_lib.video.sampling import Stopped
 
         began = time.monotonic()
-        device, dtype = _machine()
+        device, dtype = _machine(job)
         if self._key != key(job):
             check(job)
             self._forget()  # before the text encoder needs room
@@ -133,14 +140,20 @@ class Maker:
         for note in job.notes:
             self._emit(messages.Note(note))
 
-        def step(done: int, steps: int, left: float | None, latents: Any) -> None:
-            self._emit(messages.Progress("sampling", done, steps, left))
-            self._emit(messages.Preview(picture(latents)))
-
-        made = make(self._pipe, job, texts, Watch(self._stopped, step, self._stage))
+        plain, made, frames = self._frames(job, texts)
         self._stage("writing")
-        infotext = job.infotext(version=f"vsf {__version__}", guided=made.report is not None)
-        written = write_video(path, made.frames, infotext, fps=job.fps, quality=job.quality)
+        infotext = job.infotext(
+            version=f"vsf {__version__}",
+            guided=made.report is not None,
+            fingerprint=builtin.fingerprint(job.model),
+        )
+        written = write_video(path, frames, infotext, fps=job.fps, quality=job.quality)
+        beside = ""
+        if plain is not None:
+            try:
+                beside = str(write_still(written, still(plain.frames, made.frames), infotext))
+            except OutputError as error:  # it must not cost the video
+                self._emit(messages.Note(str(error)))
         report = None
         if made.report is not None:
             report = {
@@ -149,7 +162,38 @@ class Maker:
                 "steps": list(made.report.guided_steps),
                 "kernel": made.report.kernel,
             }
-        return messages.Result(str(written), infotext, round(time.monotonic() - began, 3), report)
+        return messages.Result(str(written), infotext, round(time.monotonic() - began, 3), report, beside)
+
+    def _frames(self, job: VideoJob, texts: Any) -> tuple[Made | None, Made, np.ndarray]:
+        """The unguided video if it is to be compared, the video, and the frames to write."""
+        from vsf_lib.video.comparison import WITH, WITHOUT, side_by_side
+        from vsf_lib.video.preview import picture
+        from vsf_lib.video.sampling import Watch, make
+
+        runs = 2 if job.compare else 1
+
+        def watch(run: int, part: str) -> Watch:
+            """Steps are counted through all runs, and the last one's stages are the job's."""
+            before, last = run * job.steps, run == runs - 1
+
+            def step(done: int, steps: int, left: float | None, latents: Any) -> None:
+                self._emit(messages.Progress("sampling", before + done, runs * steps, left, part))
+                self._emit(messages.Preview(picture(latents)))
+
+            def stage(name: str) -> None:
+                if last:
+                    self._stage(name)
+
+            return Watch(self._stopped, step, stage, 0 if last else job.steps)
+
+        if not job.compare:
+            made = make(self._pipe, job, texts, watch(0, ""))
+            return None, made, made.frames
+        plain = make(self._pipe, job, replace(texts, negatives=None), watch(0, WITHOUT))
+        made = make(self._pipe, job, texts, watch(1, WITH))
+        if plain.report is not None or made.report is None:
+            raise GuidanceError("the halves are not without and with guidance, so they are not called so")
+        return plain, made, side_by_side(plain.frames, made.frames)
 
     def _encoded(self, job: VideoJob, dtype: Any) -> Any:
         """The embeddings of the job's prompts, which the next job may share."""
@@ -176,11 +220,12 @@ class Maker:
             torch.cuda.empty_cache()
 
 
-def _machine() -> tuple[Any, Any]:
+def _machine(job: VideoJob) -> tuple[Any, Any]:
+    """Where and in which precision; the built-in model is small enough to be the same everywhere."""
     import torch
 
     if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16
+        return torch.device("cuda"), torch.float32 if job.model == WAN else torch.bfloat16
     return torch.device("cpu"), torch.float32
 
 

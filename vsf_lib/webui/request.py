@@ -111,7 +111,7 @@ class Request:
 
 def preset_names() -> tuple[str, ...]:
     """What the panel offers: presets of the models that this WebUI loads, by name."""
-    kinds = tuple(_KINDS[title][:3] for title in titles())
+    kinds = tuple(_KINDS[title].split("-")[0] for title in titles())
     return (AUTO, *(preset.name for preset in PRESETS if preset.kind.startswith(kinds)), CUSTOM)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import ModelError
+from vsf_lib.scenes.model import WAN
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.single_file import text_encoder as text_file
 from vsf_lib.video.single_file import transformer as transformer_file
@@ -61,5 +62,7 @@ def look(job: VideoJob) -> Files:
 
 def is_file(model: str) -> bool:
     """Whether a job's model is the file of a transformer, there or not, rather than a folder or a hub id."""
+    if model == WAN:
+        return False
     path = Path(model).expanduser()
     return path.is_file() or (not path.exists() and path.suffix.lower() in (SAFETENSORS, GGUF))

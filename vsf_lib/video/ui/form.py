@@ -5,21 +5,28 @@ Owns labels and bounds as gradio shows them; what the values mean is `Desk.job`'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from vsf_lib.controls import BASELINES, control, shown_for
 from vsf_lib.errors import SettingsError
-from vsf_lib.settings import field, fields
+from vsf_lib.scenes.model import SIZE, WAN
+from vsf_lib.settings import Settings, field, fields
+from vsf_lib.video import builtin
 from vsf_lib.video.desk import AUTOMATIC, Desk
-from vsf_lib.video.job import MOST_FRAMES, SIZES, STRIDE, USUAL_FRAMES, VideoJob
+from vsf_lib.video.job import MOST_FRAMES, SIZES, STRIDE, Lora, VideoJob
 from vsf_lib.video.shelf import PARTS
 
+_SIZES: Mapping[str, tuple[int, int]] = {**SIZES, f"{SIZE}x{SIZE}": (SIZE, SIZE)}
+"""Those of real models, and of the built-in one."""
 _OWN_SIZE = "own size"
 _USUAL, _STRONG, _OWN = "usual", "strong", "own values"
-_STRENGTHS = ("alpha", "beta")
+_STRENGTHS = ("alpha", "beta", "negative_tokens")
+"""What a preset decides."""
+_FITTED = ("width", "height", "frames", "fps", "steps", "drop_frames", "offload", "loras")
+"""What the built-in model and real ones have other values of."""
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
@@ -48,13 +55,12 @@ class Form:
         name = self._desk.shelf.name
         for one in ("model", *PARTS):
             values[one] = name(values[one])
-        values["loras"] = "\n".join(f"{name(lora.file)}:{lora.weight:g}" for lora in job.loras)
+        values["loras"] = _lines([Lora(file=name(lora.file), weight=lora.weight) for lora in job.loras])
         for one, automatic in AUTOMATIC.items():
             values[one] = automatic if values[one] is None else values[one]
         self._check(values)
-        size = next((name for name, size in SIZES.items() if size == (job.width, job.height)), _OWN_SIZE)
         shown = [gr.update(value=values[name]) for name in self.elements]
-        return [*shown, gr.update(value=_OWN), gr.update(value=size)]
+        return [*shown, gr.update(value=_OWN), gr.update(value=_size_name(job.width, job.height))]
 
     def _check(self, values: Mapping[str, Any]) -> None:
         """A slider cannot show what lies beyond it, and would send another value."""
@@ -66,32 +72,40 @@ class Form:
                 )
 
     def _build(self) -> None:
-        made, usual = self.elements, VideoJob.model_fields
+        made = self.elements
         models = self._desk.shelf.model_names()
-        preset = self._desk.preset(models[0])
-        made["prompt"] = gr.Textbox(label="Video prompt", lines=3, elem_id="vsf_video_prompt")
+        preset, usual = self._desk.preset(models[0]), _usual(models[0])
+        made["prompt"] = gr.Textbox(
+            label="Video prompt", lines=3, elem_id="vsf_video_prompt",
+            placeholder="a red car driving on a field",
+        )  # fmt: skip
         made["negative_prompt"] = gr.Textbox(
             label="Video negative prompt", lines=2, elem_id="vsf_video_negative",
             placeholder="What the video must not show",
         )  # fmt: skip
         self._preset = gr.Radio(
             label="Video preset", choices=[_USUAL, _STRONG, _OWN], value=_USUAL, elem_id="vsf_video_preset",
-            info="alpha and beta for the chosen model",
+            info="values for the chosen model",
         )  # fmt: skip
         with gr.Row():
-            for name in _STRENGTHS:
+            for name in ("alpha", "beta"):
                 made[name] = _control(name, getattr(preset, name))
+        made["compare"] = gr.Checkbox(
+            label="Compare: one file, left without, right with the negative prompt", value=False,
+            elem_id="vsf_video_compare",
+        )  # fmt: skip
         with gr.Row():
             made["model"] = gr.Dropdown(
                 label="Video model", choices=models, value=models[0], elem_id="vsf_video_model", scale=4,
                 allow_custom_value=self._desk.rights.paths,
-                info="a folder in diffusers' format, one file, or the name of a model to download",
+                info="wan (small, built in), a folder in diffusers' format, one file, or a model to download",
             )  # fmt: skip
             self._refresh = gr.Button("Refresh", elem_id="vsf_video_refresh", size="sm", min_width=60)
         with gr.Row():
             made["loras"] = gr.Textbox(
-                label="LoRAs", lines=2, placeholder="one FILE:WEIGHT per line", elem_id="vsf_video_loras"
-            )
+                usual["loras"], label="LoRAs", lines=2, placeholder="one FILE:WEIGHT per line",
+                elem_id="vsf_video_loras",
+            )  # fmt: skip
             self._lora = gr.Dropdown(
                 label="Add a LoRA",
                 choices=self._desk.shelf.lora_names(),
@@ -99,28 +113,31 @@ class Form:
                 elem_id="vsf_video_lora",
             )
         self._size = gr.Dropdown(
-            label="Video size", choices=[*SIZES, _OWN_SIZE], value=next(iter(SIZES)), elem_id="vsf_video_size"
-        )
+            label="Video size", choices=[*_SIZES, _OWN_SIZE], elem_id="vsf_video_size",
+            value=_size_name(usual["width"], usual["height"]),
+        )  # fmt: skip
         with gr.Row():
             for name in ("width", "height"):
                 made[name] = gr.Number(
-                    label=f"Video {name}", value=usual[name].default, precision=0, elem_id=f"vsf_video_{name}"
+                    label=f"Video {name}", value=usual[name], precision=0, elem_id=f"vsf_video_{name}"
                 )
         with gr.Row():
             made["frames"] = gr.Slider(
-                1, MOST_FRAMES, USUAL_FRAMES, step=STRIDE, label="Frames", elem_id="vsf_video_frames"
+                1, MOST_FRAMES, usual["frames"], step=STRIDE, label="Frames", elem_id="vsf_video_frames"
             )
-            made["fps"] = gr.Slider(1, 120, usual["fps"].default, step=1, label="Frames per second")
+            made["fps"] = gr.Slider(
+                1, 120, usual["fps"], step=1, label="Frames per second", elem_id="vsf_video_fps"
+            )
         with gr.Row():
             made["steps"] = gr.Slider(
-                1, 100, usual["steps"].default, step=1, label="Video steps", elem_id="vsf_video_steps"
+                1, 100, usual["steps"], step=1, label="Video steps", elem_id="vsf_video_steps"
             )
             made["seed"] = gr.Number(label="Video seed", value=-1, precision=0, elem_id="vsf_video_seed")
         with gr.Accordion("More", open=False, elem_id="vsf_video_more"):
-            self._build_more()
+            self._build_more(preset, usual)
 
-    def _build_more(self) -> None:
-        made, usual = self.elements, VideoJob.model_fields
+    def _build_more(self, preset: Settings, usual: Mapping[str, Any]) -> None:
+        made = self.elements
         with gr.Row():
             for name in ("start", "end"):
                 made[name] = _control(name)
@@ -129,7 +146,7 @@ class Form:
                 label="Video method", choices=list(field("method").choices), value="vsf"
             )
             made["guidance_scale"] = gr.Slider(1, 30, 1, step=0.1, label="Video CFG scale")
-        made["negative_tokens"] = _control("negative_tokens")
+        made["negative_tokens"] = _control("negative_tokens", preset.negative_tokens)
         for method in BASELINES:
             with gr.Row(visible=False) as self._rows[method]:
                 for item in fields():
@@ -141,7 +158,10 @@ class Form:
                 ("drop_frames", "Frames dropped at the start", "-1: by the LoRAs"),
             ):
                 made[name] = gr.Number(
-                    label=label, info=info, value=AUTOMATIC[name], elem_id=f"vsf_video_{name}"
+                    label=label,
+                    info=info,
+                    value=usual.get(name, AUTOMATIC[name]),
+                    elem_id=f"vsf_video_{name}",
                 )
         with gr.Row():
             for part, label in zip(PARTS, ("VAE", "text encoder"), strict=True):
@@ -151,10 +171,12 @@ class Form:
                     info="for a model in one file; empty: the only one there is",
                 )  # fmt: skip
         with gr.Row():
-            made["quality"] = gr.Slider(1, 10, usual["quality"].default, step=1, label="Quality of the file")
+            made["quality"] = gr.Slider(
+                1, 10, VideoJob.model_fields["quality"].default, step=1, label="Quality of the file"
+            )
             made["format"] = gr.Dropdown(label="Format", choices=["mp4", "webm", "gif", "png"], value="mp4")
             made["offload"] = gr.Dropdown(
-                label="Offload", choices=["auto", "none", "model", "group"], value="auto",
+                label="Offload", choices=["auto", "none", "model", "group"], value=usual["offload"],
                 info="auto goes by the free memory of the GPU",
             )  # fmt: skip
 
@@ -164,8 +186,14 @@ class Form:
         asked = [self._preset, made["model"], made["method"]]
         for chosen in (self._preset.input, made["model"].input, made["method"].input):
             chosen(self._strengths, inputs=asked, outputs=strengths, **QUIET)
-        for slider in strengths:
-            slider.input(lambda: _OWN, outputs=[self._preset], **QUIET)
+        for strength in strengths:
+            strength.input(lambda: _OWN, outputs=[self._preset], **QUIET)
+        made["model"].input(
+            _fitted,
+            inputs=[made["model"], made["width"], made["height"]],
+            outputs=[*(made[name] for name in _FITTED), self._size],
+            **QUIET,
+        )
         pixels = [made["width"], made["height"]]
         for number in pixels:
             number.input(lambda: _OWN_SIZE, outputs=[self._size], **QUIET)
@@ -204,9 +232,35 @@ def _with_lora(chosen: str | None, lines: str) -> list[Any]:
 
 
 def _sized(chosen: str) -> list[Any]:
-    return [gr.update(value=pixels) for pixels in SIZES[chosen]] if chosen in SIZES else [gr.update()] * 2
+    return [gr.update(value=pixels) for pixels in _SIZES[chosen]] if chosen in _SIZES else [gr.update()] * 2
 
 
-def _control(name: str, value: float | None = None) -> Any:
+def _size_name(width: int, height: int) -> str:
+    return next((name for name, size in _SIZES.items() if size == (width, height)), _OWN_SIZE)
+
+
+def _lines(loras: Sequence[Lora]) -> str:
+    return "\n".join(map(str, loras))
+
+
+def _usual(model: str) -> dict[str, Any]:
+    """What the form shows of `_FITTED` for a model."""
+    values = {name: VideoJob.model_fields[name].default for name in _FITTED}
+    if model == WAN:
+        values |= {name: builtin.USUAL[name] for name in _FITTED}
+    values["loras"] = _lines([Lora(**one) for one in values["loras"]])
+    return values | {name: AUTOMATIC[name] for name in AUTOMATIC if name in values and values[name] is None}
+
+
+def _fitted(model: str | None, width: float, height: float) -> list[Any]:
+    """Other values where the form had those of the other kind of model, told by their size."""
+    if (model == WAN) == ((width, height) == (SIZE, SIZE)):
+        return [gr.update()] * (len(_FITTED) + 1)
+    values = _usual(model or "")
+    shown = [gr.update(value=values[name]) for name in _FITTED]
+    return [*shown, gr.update(value=_size_name(values["width"], values["height"]))]
+
+
+def _control(name: str, value: float | str | None = None) -> Any:
     item = field(name)
     return control(item, f"vsf_video_{name}", label=item.label.replace("VSF", "Video"), value=value)

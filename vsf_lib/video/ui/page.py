@@ -374,6 +374,7 @@ def _running(desk: Desk, queue: list[Entry]) -> str:
     )  # fmt: skip
     left = "" if state.seconds_left is None else f", {spoken(state.seconds_left)} left"
     step = f" step {state.step} of {state.steps}{left}" if state.steps else ""
+    step += f", {state.part}" if state.part else ""
     lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>", bar(view.job)]
     if waiting or state.finished:
         whole = "" if view.seconds_left is None else f", about {spoken(view.seconds_left)} left"

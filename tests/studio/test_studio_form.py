@@ -163,7 +163,8 @@ def test_an_entry_is_shown_by_what_it_has(tmp_path: Path) -> None:
     slider, picture, *_ = result.shown(entry, STEPS)
     assert (slider["visible"], picture["value"]) == ("hidden", str(tmp_path / "car-7-heatmap.png"))
     (tmp_path / "car-7-heatmap.png").unlink()
-    *_, view, _, _ = result.shown(entry, WHERE)
+    slider, *_, view, _, _ = result.shown(entry, WHERE)
+    assert len(slider["value"]) == 2, "the pictures, where there is no heat map"
     assert (view["value"], view["visible"]) == (BEFORE, "hidden")
     (tmp_path / "car-7.png").unlink()
     slider, _, _, caption, *_ = result.shown(entry)

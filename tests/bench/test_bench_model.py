@@ -1,5 +1,4 @@
-"""`bench model`: that each method's step is what the library gives, what a step adds by count, the floor, the
-command. No times."""
+"""`bench model`: that each method's step is what the library gives, the networks, the command. No times."""
 
 from __future__ import annotations
 
@@ -7,82 +6,31 @@ import gc
 import json
 import random
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_networks import NAMES, Shapes, network_of, output, steps
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from vsf_lib.adapters import guided
 from vsf_lib.attention import joint_attention
 from vsf_lib.bench.methods import CFG_SCALE
 from vsf_lib.bench.model import command
-from vsf_lib.bench.model.networks import (
-    TEXT_WIDTH,
-    Blocks,
-    blocks_of,
-    build,
-    encoded,
-    inputs,
-    pipeline,
-    twin,
-)
+from vsf_lib.bench.model.networks import TEXT_WIDTH, Blocks, blocks_of, build, encoded, pipeline, twin
 from vsf_lib.bench.model.steps import MaskedOnce, Steps
-from vsf_lib.bench.model.work import floor, more_of, step
-from vsf_lib.bench.speed.course import Call, Cell
 from vsf_lib.bench.speed.methods import ALPHA, BETA, METHODS
-from vsf_lib.bench.speed.shapes import FAMILIES, Shape, shape_named
+from vsf_lib.bench.speed.shapes import FAMILIES, shape_named
 from vsf_lib.errors import GuidanceError
 from vsf_lib.settings import Settings
 
-CPU = torch.device("cpu")
-NAMES = ("sd35-large-64", "sd35-medium-64", "flux-64", "wan-1.3b-64-5f")
-JOINT = NAMES[:3]
-WHOLE = {
-    "sd35-large": Blocks(0, 3, ends=True),
-    "sd35-medium": Blocks(2, 1, ends=True),
-    "flux": Blocks(1, 2),
-    "wan-1.3b": Blocks(0, 2),
-}
+pytestmark = pytest.mark.usefixtures("small_families")
+
 RAN = {"cpu-flash": "exact (cpu-flash)", "three-call": "three-call"}
 OTHERWISE = {True: "scaled_dot_product_attention", False: "masked"}
 SIZES = {"sd35-large": (38, 64), "sd35-medium": (24, 64), "flux": (24, 128), "wan-1.3b": (12, 128)}
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, family in FAMILIES.items():
-        monkeypatch.setitem(FAMILIES, name, replace(family, heads=3, width=16, text=random.randint(9, 14)))
-
-
-def network_of(shape: Shape, blocks: Blocks | None = None) -> nn.Module:
-    """Weights so large that everything which guidance does is seen in the output."""
-    network = build(shape, blocks or WHOLE[shape.family.name], CPU, torch.float32)
-    for name, x in network.named_parameters():
-        if x.ndim >= 2:
-            x.normal_(0, x[0].numel() ** -0.5)
-        elif "norm" not in name:
-            x.normal_(0, 0.2)
-    return network
-
-
-@contextmanager
-def steps(name: str, n_n: int, *, batch: int = 1, network: nn.Module | None = None) -> Iterator[Steps]:
-    cell = Cell(shape_named(name), batch, n_n, CPU, torch.float32)
-    with torch.inference_mode(), ExitStack() as undo:
-        yield Steps.of(cell, network or network_of(cell.shape), undo)
-
-
-def output(call: Call) -> Tensor:
-    if call.begin is not None:
-        call.begin()
-    return call.run()
 
 
 # --- what is called
@@ -233,220 +181,6 @@ def test_the_networks_are_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
         network = build(shape, blocks_of(shape, None)[1], torch.device("meta"), torch.bfloat16)
         counts.append(round(sum(x.numel() for x in network.parameters()) / 1e9, 2))
     assert counts == [8.06, 2.24, 11.89, 1.42]
-
-
-# --- the floor
-
-
-def counted(run: Callable[[], object]) -> int:
-    """What PyTorch's own counter finds."""
-
-    def pairs(q: Any, k: Any, v: Any, *args: Any, out_shape: Any = None, **others: Any) -> int:
-        batch, heads, asks, width = q
-        return int(4 * batch * heads * asks * k[2] * width)
-
-    mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: pairs}
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        run()
-    return counter.get_total_flops()
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("name", NAMES)
-def test_the_unguided_steps_flops_are_those_that_pytorch_counts(name: str, batch: int) -> None:
-    shape = shape_named(name)
-    blocks = WHOLE[shape.family.name]
-    network, arguments = network_of(shape, blocks), inputs(shape, batch, CPU, torch.float32)
-    assert step(shape, blocks, batch).flops == counted(lambda: network(**arguments))
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
-def test_vsf_does_its_floors_work_and_hardly_more(name: str, batch: int) -> None:
-    """More by N's way through the text embedder, which goes with the prompt's in every step, and in the last
-    block by N's own rows, which nobody reads."""
-    n = random.randint(3, 6)
-    with steps(name, n, batch=batch) as own:
-        shape, blocks = own.cell.shape, WHOLE[own.cell.shape.family.name]
-        c, i = shape.heads * shape.width, shape.image
-        for call in own.calls(["vsf", "difference"], every_kernel=False):
-            output(call)  # Wan's keys of N are made in the first step
-            found = counted(call.run) - step(shape, blocks, batch).flops
-            least = more_of(call.method, shape, blocks, n, batch).flops
-            embedded = 2 * n * TEXT_WIDTH * c if shape.joint else 0
-            last = 2 * n * c * c + 4 * n * (i + n) * c if shape.family.name.startswith("sd3") else 0
-            assert found == least + batch * (embedded + last), call.method
-            assert floor(call.method, shape, blocks, n, batch).added_flops == least
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_nag_and_nasa_do_the_work_of_their_published_form(name: str) -> None:
-    """Beside what VSF has more than its floor: they look at [I, N] and [I, P] as two whole attentions."""
-    with steps(name, 4) as own:
-        shape, blocks = own.cell.shape, WHOLE[own.cell.shape.family.name]
-        c, i, p = shape.heads * shape.width, shape.image, shape.text
-        for call in own.calls(["nag", "nasa"], every_kernel=False):
-            output(call)
-            found = counted(call.run) - step(shape, blocks, 1).flops
-            least = more_of(call.method, shape, blocks, 4, 1).flops
-            embedded = 2 * p * TEXT_WIDTH * c if shape.joint else 0
-            last = 2 * p * c * c + 4 * p * (i + p) * c if shape.family.name.startswith("sd3") else 0
-            assert found == least + embedded + last, call.method
-
-
-def test_the_floor_of_the_real_steps() -> None:
-    """SD3.5 large by hand, from the layers of its 38 blocks, 20 negative tokens, at 1024x1024."""
-    family = replace(FAMILIES["sd35-large"], heads=38, width=64, text=333)
-    shape = replace(shape_named("sd35-large-1024"), family=family, heads=38)
-    blocks = blocks_of(shape, None)[1]
-    c, n, i = 2432, 20, 4096
-    by_block = 12 * 2 * n * c * c + 4 * (2 * i * n + n * n) * c
-    last = 2 * 2 * n * c * c + 4 * i * n * c
-    found = floor("vsf", shape, blocks, n, 1)
-    assert found.added_flops == 37 * by_block + last
-    assert found.flops == pytest.approx(1 + found.added_flops / step(shape, blocks, 1).flops)
-    assert 1.004 < found.flops < 1.006
-    assert floor("cfg", shape, blocks, n, 1).flops == 2 == floor("cfg", shape, blocks, n, 1).moved
-    assert floor("none", shape, blocks, n, 1).flops == 1
-
-
-def test_the_floors_bytes_are_of_added_rows_alone() -> None:
-    """One ordinary block of 48 channels, by hand: weights are read for the prompt's tokens anyway."""
-    shape, n, batch = shape_named("sd35-large-64"), 4, 3
-    c = shape.heads * shape.width
-    linear = 4 * 2 * n * c + n * (c + 4 * c) * 2
-    assert more_of("vsf", shape, Blocks(0, 1), n, batch).moved == batch * (linear + 4 * n * c)
-    own = step(shape, Blocks(0, 1), batch)
-    assert floor("vsf", shape, Blocks(0, 1), n, batch).moved == pytest.approx(
-        1 + batch * (linear + 4 * n * c) / own.moved
-    )
-
-
-# --- what a step does, by count
-
-
-class Shapes(TorchDispatchMode):
-    """What operators give, new or seen anew, by its shape, and which operators ran; the rows of each linear
-    layer; the queries of each attention, and the elements that their memory holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[tuple[int, ...]] = []
-        self.ran: list[str] = []
-        self.rows: list[int] = []
-        self.asked: list[tuple[int, int]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        self.ran.append(name)
-        for x in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(x, Tensor):
-                self.made.append(tuple(x.shape))
-        if name == "linear":  # in inference mode it is no addmm yet
-            self.rows.append(args[0].shape[:-1].numel())
-        if "scaled_dot_product" in name:
-            q = args[0]
-            self.asked.append((q.shape[2], q.untyped_storage().nbytes() // q.element_size()))
-        return out
-
-
-def pairs_of(shape: Shape, n: int, made: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The shapes with an axis of queries and one of keys."""
-    i, p = shape.image, shape.text
-    lengths = {i, p, n, i + p, i + n, p + n, i + p + n, i + p + 2 * n}
-    return [x for x in made if sum(size in lengths for size in x) > 1]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_mask_and_no_logits_are_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a guided step; the published form's mask shows that the count would find them."""
-    family = shape_named(name).family
-    # Lengths that are no count of heads, of channels or of anything else here.
-    monkeypatch.setitem(FAMILIES, family.name, replace(family, text=47))
-    size = name.rpartition("-64")[0] + "-112" + ("-1f" if "wan" in name else "")
-    with steps(size, 5) as own:
-        shape, found = own.cell.shape, {}
-        assert shape.image == 49
-        for call in own.calls(["none", "vsf", "difference", "vsf-masked"], every_kernel=False):
-            if call.begin is not None:
-                call.begin()
-            with Shapes() as shapes:
-                call.run()
-            found[call.method] = pairs_of(shape, 5, shapes.made)
-    assert found["none"] == found["vsf"] == found["difference"] == []
-    assert bool(found["vsf-masked"]) == shape.joint
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_guided_step_asks_the_device_nothing_and_calls_attention_as_often_as_it_must(name: str) -> None:
-    """After its first step. In joint attention P lies between I and N, so N looks at them in two calls: four
-    in all, and two in cross-attention."""
-    waits = {"_local_scalar_dense", "item", "equal", "nonzero", "is_nonzero"}
-    with torch.inference_mode(), Shapes() as shapes:
-        assert torch.ones(3).all() and torch.equal(torch.ones(3), torch.ones(3))
-    assert len(waits & set(shapes.ran)) >= 2  # they would be seen
-    with steps(name, 5) as own:
-        counts = {}
-        for call in own.calls(["none", "vsf", "nag"], every_kernel=False):
-            output(call)
-            with Shapes() as shapes:
-                call.run()
-            assert not waits & set(shapes.ran), call.method
-            counts[call.method] = sum("scaled_dot_product" in name for name in shapes.ran)
-        layers = WHOLE[own.cell.shape.family.name].count
-        # Beside the layers that see text: SD3.5 medium's second attention, Wan's self-attention.
-        others = {"sd35-medium-64": 2, "wan-1.3b-64-5f": 2}.get(name, 0)
-        assert counts["none"] == layers + others
-        assert counts["vsf"] == (4 if own.cell.shape.joint else 2) * layers + others
-        assert counts["nag"] == 2 * layers + others
-
-
-def test_crosswise_the_negative_is_projected_once_in_a_generation() -> None:
-    """Its two embedding layers and each layer's k and v, whatever the number of steps; of the prompt in every
-    step."""
-    n = 7
-    with steps("wan-1.3b-64-5f", n) as own:
-        layers, p = WHOLE["wan-1.3b"].count, own.cell.shape.text
-        (call,) = own.calls(["vsf"], every_kernel=False)
-        for _ in range(2):
-            call.begin()
-            by_step = []
-            for _ in range(3):
-                with Shapes() as shapes:
-                    call.run()
-                by_step.append((shapes.rows.count(n), shapes.rows.count(p)))
-            assert by_step == [(2 + 2 * layers, 2 + 2 * layers), *[(0, 2 + 2 * layers)] * 2]
-
-
-def test_jointly_the_negative_goes_through_each_layer_with_the_prompt() -> None:
-    """As many linear calls as unguided, with N's rows in those of the text: none of them runs twice."""
-    n = 7
-    with steps("sd35-large-64", n) as own:
-        p = own.cell.shape.text
-        rows = {}
-        for call in own.calls(["none", "vsf"], every_kernel=False):
-            output(call)
-            with Shapes() as shapes:
-                call.run()
-            rows[call.method] = shapes.rows
-        assert rows["vsf"] == [count + n if count == p else count for count in rows["none"]]
-        assert rows["vsf"].count(p + n) == 1 + 2 * 6 + 3
-
-
-@pytest.mark.parametrize("name", JOINT)
-def test_the_ordinary_attention_is_a_view_of_the_layers_own_tensors(name: str) -> None:
-    """q, k and v of [I, P] are not copied: they lie in memory that holds N as well."""
-    n = 5
-    with steps(name, n, batch=2) as own:
-        s = own.cell.shape
-        (call,) = own.calls(["vsf"], every_kernel=False)
-        output(call)
-        with Shapes() as shapes:
-            call.run()
-        ordinary = [held for rows, held in shapes.asked if rows == s.image + s.text]
-        assert len(ordinary) == WHOLE[s.family.name].count
-        assert set(ordinary) == {2 * s.heads * s.width * (s.image + s.text + n)}
 
 
 # --- the command

@@ -276,8 +276,8 @@ def test_a_cpu_measures_less_and_quick_still_less() -> None:
     assert [c.shape.name for c in usual.cells] == [
         "sd35-large-512",
         "sd35-medium-512",
-        "flux-512",
-        "wan-1.3b-480p-5f",
+        "flux-384",
+        "wan-1.3b-480p-1f",
     ]
     assert (usual.part, usual.warm, usual.every_kernel) == (1, False, True)
     assert asked(model, "--blocks", "all").part is None and asked(model, "--blocks", "7").part == 7

@@ -26,7 +26,7 @@ _PART = "blocks"
 
 # A block of SD3.5 large at 1024x1024 takes 0.8 TFLOP, one of Wan at 81 frames 9, and ten steps make a round:
 # a CPU of two cores measures smaller pictures, where guidance costs a larger share.
-_SMALL = ("sd35-large-512", "sd35-medium-512", "flux-512", "wan-1.3b-480p-5f")
+_SMALL = ("sd35-large-512", "sd35-medium-512", "flux-384", "wan-1.3b-480p-1f")
 _TINY = ("sd35-large-256", "sd35-medium-256", "flux-256", "wan-1.3b-480p-1f")
 _SD3 = ("sd35-large", "sd35-medium")
 _CPU = Usual(shapes=_SMALL, negatives="20", part=1, seconds=240, least=2, warm=False)

@@ -17,6 +17,7 @@ from .layout import (
     autocast,
     check_qkv,
     flip,
+    new_output,
     read_alpha,
     read_beta,
     read_mask,
@@ -79,8 +80,8 @@ def cross_attention(
     row_beta, bias = split_beta(beta, q.dtype)
     base, base_lse = attend(chosen.kernel, q, k, v)
     neg, neg_lse = attend(side_kernel(chosen.kernel, biased=bias is not None), q, k_n, v_n, bias)
-    guided, w = guide(base, base_lse, neg, neg_lse, row_alpha, row_beta, formula)
-    return (guided.to(q.dtype), w) if return_share else guided.to(q.dtype)
+    w = guide(base, base, base_lse, neg, neg_lse, row_alpha, row_beta, formula)
+    return (base, w) if return_share else base
 
 
 def _one_call(
@@ -114,7 +115,9 @@ def _piece_by_piece(
     # One beta for all of N says nothing about which of its tokens to look at.
     neg = sdpa(q, k_n, v_n, attn_mask=bias if isinstance(bias, Tensor) else None)
     w = _share(q, torch.cat([k, k_n], dim=2), k_n, _row(bias, q, k, k_n))
-    return combine(sdpa(q, k, v), neg, w, row_alpha, formula).to(q.dtype), w
+    out = new_output(q)
+    combine(out, sdpa(q, k, v), neg, w, row_alpha, formula)
+    return out, w
 
 
 def _row(bias: Tensor | float, q: Tensor, k: Tensor, k_n: Tensor) -> Tensor | None:

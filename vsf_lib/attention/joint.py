@@ -135,11 +135,11 @@ def _exact(
     neg, neg_lse = attend(
         side if bias is None else side_kernel(kernel, biased=True), q[:, :, i], k[:, :, n], v_n, bias
     )
-    guided, w = guide(base[:, :, rows], base_lse[:, :, rows], neg, neg_lse, row_alpha, row_beta, formula)
-    del neg, neg_lse  # before the output needs room
-
     out = new_output(q)
-    out[:, :, i] = guided
+    w = guide(
+        out[:, :, i], base[:, :, rows], base_lse[:, :, rows], neg, neg_lse, row_alpha, row_beta, formula
+    )
+    del neg, neg_lse
     out[:, :, p] = base[:, :, within(p, [i])]
     q_n = q[:, :, n]
     if hidden is None and (i.stop == n.start or n.stop == i.start):
@@ -203,7 +203,7 @@ def _piece_by_piece(
     w = _share(q, k, n, i, _sequence_bias(bias, q, n))
 
     out = new_output(q)
-    out[:, :, i] = combine(base[:, :, within(i, [p])], neg, w, row_alpha, formula)
+    combine(out[:, :, i], base[:, :, within(i, [p])], neg, w, row_alpha, formula)
     out[:, :, p] = base[:, :, within(p, [i])]
     out[:, :, n] = _negative_rows(q, k, v, regions, mask)
     return out, w

@@ -29,6 +29,7 @@ from .layout import (
     read_pair,
     read_regions,
     read_scalar,
+    size,
     take,
     wide,
     within,
@@ -172,8 +173,8 @@ def _joint(
     check_joint(q, k, v)
     regions = read_regions(q.shape[2], *slices)
     i, p, n = regions
-    mask = read_mask(negative_mask, q, regions.n_n)
-    if regions.n_n == 0:  # no negative prompt: nothing to move away from
+    mask = read_mask(negative_mask, q, size(regions[2]))
+    if size(regions[2]) == 0:  # no negative prompt: nothing to move away from
         return sdpa(q, k, v)
     z_pos = _see(q, k, v, i, p, None, kernel)
     z_neg = _see(q, k, v, i, n, mask_bias(mask, q), kernel)

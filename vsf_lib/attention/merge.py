@@ -10,6 +10,7 @@ differ from it in how much of the first set's output they keep, and in a limit o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -43,22 +44,33 @@ def guide(
     alpha: float | Tensor,
     beta: float | Tensor,
     formula: Formula = FLIP,
+    *,
+    fuse: bool = False,
 ) -> Tensor:
     """(1 - w) base - alpha w negative, or another formula, with w = sigmoid(L_n - L_b - beta), to `out`.
 
     out, base, negative `[B, H, n, D]`; log-sum-exps `[B, H, n]`; alpha a float or `[B, 1, 1, 1]`; beta a
     float or `[B, 1, 1]`. `out` may be `base`. Returns w `[B, H, n]`, wide. beta = inf gives w = 0 and base
-    exactly.
+    exactly. `fuse` has a compiler make one kernel of it, at its first call, which takes a while.
     """
+    if fuse and in_place(base, negative):
+        merged: Tensor = _fused()(out, base, base_lse, negative, negative_lse, alpha, beta, formula)
+        return merged
     w = torch.sigmoid((negative_lse - base_lse) - beta)
     combine(out, base, negative, w, alpha, formula)
     return w
 
 
+@functools.lru_cache(maxsize=1)
+def _fused() -> Callable[..., Tensor]:
+    compiled: Callable[..., Tensor] = torch.compile(guide, dynamic=True)
+    return compiled
+
+
 def combine(
     out: Tensor, base: Tensor, negative: Tensor, w: Tensor, alpha: float | Tensor, formula: Formula
 ) -> None:
-    """`formula` of O_b and O_n `[B, H, n, D]` at the share w `[B, H, n]`, in its dtype, to `out`, rounded once.
+    """`formula` of O_b and O_n `[B, H, n, D]` at the share w `[B, H, n]`, in its dtype; rounded to `out`.
 
     `out` may be `base` where neither carries a gradient.
     """

@@ -546,11 +546,7 @@ def test_a_missing_encoder_is_refused(pipe: Any, part: str) -> None:
         guided(pipe, VSF).__enter__()
 
 
-def test_compiled_and_fused_transformers_are_refused(pipe: Any) -> None:
-    pipe.transformer.transformer_blocks[1].compile(backend="eager")
-    with pytest.raises(ModelError, match="compiled"):
-        guided(pipe, VSF).__enter__()
-    pipe.transformer.transformer_blocks[1]._compiled_call_impl = None
+def test_fused_transformers_are_refused(pipe: Any) -> None:
     pipe.transformer.fuse_qkv_projections()
     with pytest.raises(ModelError, match=r"FusedJointAttnProcessor2_0.*unfuse_qkv_projections"):
         guided(pipe, VSF).__enter__()

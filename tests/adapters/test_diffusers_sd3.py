@@ -605,6 +605,16 @@ def test_a_layer_that_was_not_guided_is_an_error(pipe: Any) -> None:
             generate(pipe)
 
 
+def test_text_that_changes_on_its_way_is_an_error(pipe: Any) -> None:
+    def lengthen(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        text = kwargs["encoder_hidden_states"]
+        return args, kwargs | {"encoder_hidden_states": torch.cat([text, text[:, :1]], dim=1)}
+
+    pipe.transformer.transformer_blocks[1].register_forward_pre_hook(lengthen, with_kwargs=True)
+    with guided(pipe, VSF), pytest.raises(GuidanceError, match=r"transformer_blocks\.1\.attn has 34 text"):
+        generate(pipe)
+
+
 def test_a_denoiser_that_was_replaced_is_an_error(pipe: Any) -> None:
     original = pipe.transformer
     with guided(pipe, VSF):

@@ -16,6 +16,7 @@ import torch
 from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 from torch import Tensor, nn
 
+from vsf_lib.adapters.call import GuidedCall
 from vsf_lib.adapters.diffusers_joint import image_heads, joined, text_heads
 from vsf_lib.adapters.diffusers_pipeline import (
     TEXT,
@@ -131,6 +132,11 @@ class _GuidedJointAttention:
             raise GuidanceError(f"{self._name} was called without text, so it cannot be guided")
         n_i, total = hidden_states.shape[1], hidden_states.shape[1] + encoder_hidden_states.shape[1]
         n_p = self._call.n_p
+        if isinstance(self._call, GuidedCall) and total - n_i - n_p != self._call.n_n:
+            raise GuidanceError(
+                f"{self._name} has {total - n_i} text tokens where {n_p + self._call.n_n} were expected: "
+                "something else changes the text on its way; remove it, or generate unguided"
+            )
 
         q, k, v = joined(image_heads(attn, hidden_states), text_heads(attn, encoder_hidden_states))
         out = attend(

@@ -52,6 +52,9 @@ _COMMANDS = {
     ("bench", "speed"): _Command(
         "vsf_lib.bench.speed.command", "bench attention and bench model, all of both, into one file"
     ),
+    ("bench", "forge"): _Command(
+        "vsf_lib.bench.forge.command", "seconds per step in a running WebUI, guided against unguided"
+    ),
     ("bench", "evidence"): _Command(
         "vsf_lib.bench.evidence", "write docs/evidence.md from what was measured"
     ),

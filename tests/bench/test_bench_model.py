@@ -19,8 +19,10 @@ from vsf_lib.adapters import guided
 from vsf_lib.attention import joint_attention
 from vsf_lib.bench.methods import CFG_SCALE
 from vsf_lib.bench.model import command
+from vsf_lib.bench.model import steps as steps_module
 from vsf_lib.bench.model.networks import TEXT_WIDTH, Blocks, blocks_of, build, encoded, pipeline, twin
 from vsf_lib.bench.model.steps import MaskedOnce, Steps
+from vsf_lib.bench.speed import methods
 from vsf_lib.bench.speed.methods import ALPHA, BETA, METHODS
 from vsf_lib.bench.speed.shapes import FAMILIES, shape_named
 from vsf_lib.errors import GuidanceError
@@ -34,6 +36,21 @@ SIZES = {"sd35-large": (38, 64), "sd35-medium": (24, 64), "flux": (24, 128), "wa
 
 
 # --- what is called
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_the_merge_can_be_fused_it_is_timed_so_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a compiler is asked for runs as it stands here, to spare the minute that compiling takes."""
+    monkeypatch.setattr(methods, "_FUSING", ("cpu",))
+    asked = []
+    monkeypatch.setattr(steps_module, "guided", lambda *a, **b: asked.append(b["fuse"]) or guided(*a, **b))
+    with torch.compiler.set_stance("force_eager"), steps(name, 4) as own:
+        found = {call.kernel: output(call) for call in own.calls(["vsf"], every_kernel=True)}
+        for call in own.calls(["vsf"], every_kernel=False):
+            assert call.kernel == "cpu-flash"
+    others = ["three-call"] if own.cell.shape.joint else []
+    assert list(found) == ["cpu-flash", "cpu-flash+fused", *others]
+    assert asked == [False, True, *[False] * len(others), False]
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -27,7 +27,7 @@ from vsf_lib.attention import (
 from vsf_lib.attention.layout import read_regions
 from vsf_lib.attention.masked import joint_bias, with_flipped
 from vsf_lib.bench.speed.course import Call, Cell
-from vsf_lib.bench.speed.methods import ALPHA, BETA, UNPADDED, negatives_of, vsf_kernels
+from vsf_lib.bench.speed.methods import ALPHA, BETA, UNPADDED, kernel_options, negatives_of, vsf_kernels
 from vsf_lib.bench.speed.shapes import Shape
 from vsf_lib.presets import baseline
 
@@ -91,7 +91,7 @@ def _guided(s: Shape, method: str, n: int, held: tuple[Tensor, ...]) -> Iterator
     strength = {"alpha": ALPHA, "beta": BETA}
     if method == "vsf":
         for name, auto in vsf_kernels(q, k, v, joint=s.joint):
-            run = partial(functions.vsf, q, k, v, **where, **strength, kernel=name)
+            run = partial(functions.vsf, q, k, v, **where, **strength, **kernel_options(name))
             yield Call(method, name, run, held, auto)
     elif method == "vsf-masked" and s.joint:
         # Kind to it: mask and duplicate are there when the clock starts, as a model could have them.

@@ -20,7 +20,7 @@ from vsf_lib.attention.masked import joint_bias, with_flipped
 from vsf_lib.bench.methods import CFG_SCALE
 from vsf_lib.bench.model.networks import TEXT_WIDTH, encoded, inputs, pipeline, twin
 from vsf_lib.bench.speed.course import Call, Cell
-from vsf_lib.bench.speed.methods import ALPHA, BETA, UNPADDED, negatives_of, vsf_kernels
+from vsf_lib.bench.speed.methods import ALPHA, BETA, UNPADDED, kernel_options, negatives_of, vsf_kernels
 from vsf_lib.presets import baseline
 from vsf_lib.settings import Settings
 
@@ -67,7 +67,7 @@ class Steps:
             elif method == "vsf":
                 for name, auto in kernels:
                     if every_kernel or auto:
-                        yield self._guided(method, name, vsf, kernel=name, auto=auto)
+                        yield self._guided(method, name, vsf, auto=auto, **kernel_options(name))
             elif method == "vsf-masked" and shape.joint:
                 yield self._guided(method, "masked", vsf, form=Form(method, MaskedOnce(), exact=False))
             elif method == "vsf-masked":
@@ -85,6 +85,7 @@ class Steps:
         settings: Settings,
         *,
         kernel: str = "auto",
+        fuse: bool = False,
         auto: bool = True,
         form: Form | None = None,
     ) -> Call:
@@ -93,7 +94,7 @@ class Steps:
         n = negatives_of(method, cell.shape, cell.n_n)
         negative = torch.randn(n, TEXT_WIDTH, device=cell.device, dtype=cell.dtype)
         guidance = self.undo.enter_context(
-            guided(pipe, settings, negative_embeddings=[negative], kernel=kernel, form=form)
+            guided(pipe, settings, negative_embeddings=[negative], kernel=kernel, form=form, fuse=fuse)
         )
         generation = Generation(pipe, guidance, encoded(cell.shape, self.arguments), self.arguments)
         self.undo.callback(generation.end)  # before the guidance: what was added last goes first

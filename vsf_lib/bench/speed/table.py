@@ -10,7 +10,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-_NAME, _KERNEL, _COLUMN = 14, 13, 29
+_NAME, _KERNEL, _COLUMN = 14, 17, 29
 
 
 def table(found: dict[str, Any]) -> str:

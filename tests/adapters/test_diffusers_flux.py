@@ -525,17 +525,6 @@ def test_clip_is_needed_only_for_what_it_encodes(pipe: Any) -> None:
             pipe(**given)
 
 
-def test_compiled_transformers_are_refused(pipe: Any) -> None:
-    block = pipe.transformer.single_transformer_blocks[1]
-    block.compile(backend="eager")
-    with pytest.raises(ModelError, match="compiled"):
-        guided(pipe, VSF).__enter__()
-    block._compiled_call_impl = None
-    pipe.transformer = torch.compile(pipe.transformer, backend="eager")
-    with pytest.raises(ModelError, match="compiled"):
-        guided(pipe, VSF).__enter__()
-
-
 def test_another_transformer_is_refused_by_name(pipe: Any) -> None:
     pipe.transformer = torch.nn.Linear(1, 1)
     with pytest.raises(ModelError, match=r"the transformer is a Linear.*FluxTransformer2DModel"):

@@ -546,11 +546,7 @@ def test_a_missing_encoder_is_refused(pipe: Any, part: str) -> None:
         guided(pipe, VSF).__enter__()
 
 
-def test_compiled_and_fused_transformers_are_refused(pipe: Any) -> None:
-    pipe.transformer.transformer_blocks[1].compile(backend="eager")
-    with pytest.raises(ModelError, match="compiled"):
-        guided(pipe, VSF).__enter__()
-    pipe.transformer.transformer_blocks[1]._compiled_call_impl = None
+def test_fused_transformers_are_refused(pipe: Any) -> None:
     pipe.transformer.fuse_qkv_projections()
     with pytest.raises(ModelError, match=r"FusedJointAttnProcessor2_0.*unfuse_qkv_projections"):
         guided(pipe, VSF).__enter__()
@@ -607,6 +603,16 @@ def test_a_layer_that_was_not_guided_is_an_error(pipe: Any) -> None:
         block.forward = cached  # what a cache of blocks does in a step that it skips
         with pytest.raises(GuidanceError, match=r"1 of 3 layers, the first is transformer_blocks\.1\.attn"):
             generate(pipe)
+
+
+def test_text_that_changes_on_its_way_is_an_error(pipe: Any) -> None:
+    def lengthen(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        text = kwargs["encoder_hidden_states"]
+        return args, kwargs | {"encoder_hidden_states": torch.cat([text, text[:, :1]], dim=1)}
+
+    pipe.transformer.transformer_blocks[1].register_forward_pre_hook(lengthen, with_kwargs=True)
+    with guided(pipe, VSF), pytest.raises(GuidanceError, match=r"transformer_blocks\.1\.attn has 34 text"):
+        generate(pipe)
 
 
 def test_a_denoiser_that_was_replaced_is_an_error(pipe: Any) -> None:

@@ -60,8 +60,8 @@ def test_figures_of_the_readme() -> None:
     )
     flux: Any = SimpleNamespace(num_heads=24, hidden_size=3072)
     for network, model, text, megabytes in (
-        (forge_sd35.NETWORK, sd35, 333, 110),
-        (forge_flux.NETWORK, flux, 256, 135),
+        (forge_sd35.NETWORK, sd35, 333, 85),
+        (forge_flux.NETWORK, flux, 256, 94),
     ):
         call = Call(1, (128, 128), text, 20, 4096, torch.bfloat16)
         assert extra_bytes(network, model, "vsf", call) / 1e6 == pytest.approx(megabytes, abs=1)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from attention_reference import draw, regions
+from attention_reference import draw, reference, regions
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
@@ -83,6 +83,18 @@ def test_a_bias_is_aligned_where_the_kernel_wants_it():
     given = seen["attn_bias"]
     assert given.shape == (2, 2, 9, 7) and torch.equal(given, bias.expand_as(given))
     assert all(stride % 16 == 0 for stride in given.stride()[:3]) and given.stride()[3] == 1
+
+
+@pytest.mark.parametrize("dtype", CPU.dtypes)
+def test_the_plain_math_kernel_agrees_with_float64(dtype):
+    """The one that plain calls fall back to, and that "auto" meets as "three-call"."""
+    q, k, v = draw(11, 60, dtype=dtype)
+    where = regions("IPN", 40, 13, 7)
+    with sdpa_kernel(SDPBackend.MATH):
+        out = joint_attention(q, k, v, **where, alpha=1.5, beta=0.2)
+    want, _ = reference(q, k, v, **where, alpha=1.5, beta=0.2)
+    tolerance = {8: 1e-12, 4: 3e-6}.get(dtype.itemsize, 0.03)
+    torch.testing.assert_close(out.double(), want, atol=tolerance, rtol=0)
 
 
 def test_plans():

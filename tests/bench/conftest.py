@@ -1,15 +1,18 @@
-"""A scripted OpenAI-compatible endpoint on this machine."""
+"""A scripted OpenAI-compatible endpoint on this machine, and the benchmarks' networks made small."""
 
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+from vsf_lib.bench.speed.shapes import FAMILIES
 
 GOOD = '{"answer_1": true, "answer_2": false, "quality": 0.9}'
 
@@ -92,3 +95,11 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def small_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the benchmarks of speed measure, with a few channels and words."""
+    for name, family in FAMILIES.items():
+        small = replace(family, heads=3, width=16, text=random.randint(9, 14))
+        monkeypatch.setitem(FAMILIES, name, small)

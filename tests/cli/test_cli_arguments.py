@@ -37,12 +37,12 @@ def test_every_setting_is_a_flag(run):
         (
             (),
             "choose one of generate, video, studio, bench scenes, bench neggen, bench attention, "
-            "bench evidence, scenes train",
+            "bench model, bench speed, bench forge, bench evidence, scenes train",
         ),
         (
             ("draw",),
             "choose one of generate, video, studio, bench scenes, bench neggen, bench attention, "
-            "bench evidence, scenes train",
+            "bench model, bench speed, bench forge, bench evidence, scenes train",
         ),
         (("generat",), "did you mean generate?"),
         (("bench",), "bench scenes"),

@@ -247,7 +247,8 @@ def work(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 def test_stages_leave_finished_files(work: Path) -> None:
     left = {path.name for path in work.glob("wan-*")}
     assert left == {
-        f"wan-{name}.pt" for name in ("begun", "clips", "few", "few-begun", "flow", "latents", "pairs", "vae")
+        f"wan-{name}.pt"
+        for name in ("begun", "clips", "few", "few-begun", "flow", "latents", "pairs", "vae", "vae-begun")
     }
 
 

@@ -6,6 +6,7 @@ import copy
 import gc
 import weakref
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ import small_wan
 import torch
 from small_host import Host, Model, Processing, letters, process_images, weighted
 
+from vsf_lib.adapters import forge_flux
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
 from vsf_lib.settings import Settings
 from vsf_lib.webui.callbacks import Callbacks
+from vsf_lib.webui.negatives import Negatives
 from vsf_lib.webui.request import Checkpoint
 
 
@@ -632,3 +635,19 @@ def test_an_interrupt_in_the_first_pass(model, host, hires_pass):
 def test_an_error_says_whose_it_is(model, host):
     with pytest.raises(SettingsError, match=r"^VSF: alpha is -1"):
         process_images(job(model, host, {"negative_prompt": "x", "alpha": -1}))
+
+
+def test_padding_is_encoded_anew_with_another_lora(host):
+    model, negatives = Model(weighted(small_flux.SmallFlux())), Negatives()
+    settings = Settings(negative_prompt="roof", negative_scale=3.0)
+
+    def schedule(networks, hires=False):
+        p = SimpleNamespace(sd_model=model, extra_network_data=networks, hr_extra_network_data={})
+        negatives.schedule(p, ["roof"], settings, host, hires=hires, network=forge_flux.NETWORK)
+        return model.paddings
+
+    one = {"lora": [["style", "0.5"]]}
+    assert [schedule({}), schedule({}), schedule({}, hires=True)] == [1, 1, 1]
+    assert [schedule(one), schedule({"lora": [["style", "0.5"]]})] == [2, 2]
+    assert schedule({"lora": [["style", "0.7"]]}) == 3
+    assert schedule({}) == 4

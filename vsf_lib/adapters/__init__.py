@@ -18,6 +18,7 @@ from torch import Tensor
 from vsf_lib.adapters.call import Recording
 from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Report
+from vsf_lib.adapters.negative_cache import NegativeCache
 from vsf_lib.adapters.negatives import encode_texts
 from vsf_lib.adapters.registry import find_adapter
 from vsf_lib.adapters.session import Session
@@ -25,7 +26,7 @@ from vsf_lib.attention.kernels import check_kernel_name
 from vsf_lib.errors import PromptError, SettingsError
 from vsf_lib.settings import SHARING, Settings
 
-__all__ = ["Form", "Guidance", "Report", "encode_negatives", "guided"]
+__all__ = ["Form", "Guidance", "NegativeCache", "Report", "encode_negatives", "guided"]
 
 
 @dataclass
@@ -50,6 +51,8 @@ def guided(
     record_share: Recording = False,
     kernel: str = "auto",
     form: Form | None = None,
+    cache: NegativeCache | None = None,
+    fuse: bool = False,
 ) -> Iterator[Guidance]:
     """Guides every call of `pipe` inside the `with`; on leaving it, in any way, `pipe` is as before.
 
@@ -67,6 +70,9 @@ def guided(
 
     `form` runs another form of attention with the settings of method "vsf", for benchmarks on models of joint
     attention; the reports carry its name instead of the method's.
+
+    `cache` keeps encoded negative prompts for the next `guided` that is given the same one. `fuse` compiles
+    the merge, and nothing else, into one kernel: the first guided step takes longer, by seconds to a minute.
 
     Raises ModelError for a pipeline that cannot be guided, PromptError for an empty negative prompt, and
     GuidanceError, also out of the pipeline's call, when guidance could not be applied as claimed.
@@ -127,6 +133,8 @@ def guided(
         kernel=kernel,
         record_share=record_share,
         form=form,
+        cache=cache,
+        fuse=fuse,
     ):
         yield guidance
 
@@ -137,6 +145,7 @@ def encode_negatives(
     negative_prompts: str | Sequence[str] | None = None,
     *,
     max_sequence_length: int | None = None,
+    cache: NegativeCache | None = None,
 ) -> list[Tensor]:
     """The negative embeddings `[n, C]` that `guided` would make, for a pipeline that drops its encoders.
 
@@ -150,7 +159,7 @@ def encode_negatives(
         max_sequence_length = inspect.signature(type(pipe).__call__).parameters["max_sequence_length"].default
     asked = {"max_sequence_length": max_sequence_length}
     with torch.no_grad():
-        return encode_texts(pipe, adapter, settings, texts, asked, pipe.encode_prompt)
+        return encode_texts(pipe, adapter, settings, texts, asked, pipe.encode_prompt, cache)
 
 
 def _check_form(form: Form, settings: Settings, record_share: Recording) -> None:

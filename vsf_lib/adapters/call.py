@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 from vsf_lib.adapters.form import Form
 from vsf_lib.attention import plan_kernel
 from vsf_lib.settings import SHARING, Settings
+
+if TYPE_CHECKING:
+    from vsf_lib.adapters.compiled import Tally
 
 T = TypeVar("T")
 
@@ -37,7 +40,13 @@ class Batch:
     pooled: Tensor | None = None
     """The negative's pooled embedding `[B or 1, C]`, where the prompt's is moved away from it."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """See `GuidedCall.keep`."""
+
+    def keep(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gave when this was first asked for in a generation: N is the same in every step."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        value: T = self.kept[key]
+        return value
 
 
 @dataclass
@@ -47,6 +56,8 @@ class GuidedCall:
     settings: Settings
     batch: Batch
     kernel: str = "auto"
+    fuse: bool = False
+    """Whether the merge is compiled into one kernel."""
     record_share: Recording = False
     form: Form | None = None
     """What stands in VSF's place, if anything does."""
@@ -58,6 +69,8 @@ class GuidedCall:
     """The layers that have carried N along unseen."""
     kernels: set[str] = field(default_factory=set)
     """What computed them."""
+    tally: Tally | None = None
+    """What counts the layers of a compiled model."""
     _share: Tensor | None = None
     _layer_shares: list[Tensor] = field(default_factory=list)
 
@@ -65,7 +78,7 @@ class GuidedCall:
     def n_n(self) -> int:
         return self.batch.negative.shape[1]
 
-    def rows(self, on: float, off: float) -> float | Tensor:
+    def strength(self, on: float | Tensor, off: float) -> float | Tensor:
         """A strength for the attention functions: one number, or `[B]` where some rows stay unguided."""
         return on if self.batch.guided is None else torch.where(self.batch.guided, on, off)
 
@@ -82,12 +95,8 @@ class GuidedCall:
         return replace(self, batch=rows)
 
     def keep(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` gave when this was first asked for in a generation: N is the same in every step."""
-        kept = self.batch.kept
-        if key not in kept:
-            kept[key] = make()
-        value: T = kept[key]
-        return value
+        """See `Batch.keep`."""
+        return self.batch.keep(key, make)
 
     def reached(self, name: str, q: Tensor) -> None:
         """Takes note of a layer that was guided, with queries q."""
@@ -96,6 +105,10 @@ class GuidedCall:
             exact = self.settings.method in SHARING if self.form is None else self.form.exact
             self.kernels.add(plan_kernel(q, self.kernel) if exact else "scaled_dot_product_attention")
         self.layers.add(name)
+
+    def carried(self, name: str) -> None:
+        """Takes note of a layer that has carried N along unseen."""
+        self.silent.add(name)
 
     def add_share(self, share: Tensor) -> None:
         """Adds one layer's share of the negative `[B, H, n_i]`, as the mean over its heads."""

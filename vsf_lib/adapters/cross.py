@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.compiled import TracedCall
 from vsf_lib.attention import (
     cross_attention,
     nag_cross_attention,
@@ -19,10 +20,11 @@ from vsf_lib.attention import (
     variant_cross_attention,
 )
 
+Call = GuidedCall | TracedCall
 Pair = tuple[Tensor, Tensor]
 
 
-def attend(call: GuidedCall, name: str, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+def attend(call: Call, name: str, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
     """The guided attention `[B, H, n_i, D]` of one layer; `negative` is N's keys and values, after norm."""
     out = _METHODS[call.settings.method](call, q, k, v, negative)
     call.reached(name, q)
@@ -31,7 +33,7 @@ def attend(call: GuidedCall, name: str, q: Tensor, k: Tensor, v: Tensor, negativ
 
 def _sharing(
     attention: Callable[..., Tensor | tuple[Tensor, Tensor]],
-    call: GuidedCall,
+    call: Call,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -43,9 +45,10 @@ def _sharing(
         v,
         negative=negative,
         alpha=call.settings.alpha,
-        beta=call.rows(call.settings.beta, math.inf),
+        beta=call.strength(call.settings.beta, math.inf),
         negative_mask=call.batch.mask,
         kernel=call.kernel,
+        fuse=call.fuse,
         return_share=bool(call.record_share),
     )
     if isinstance(result, Tensor):
@@ -55,7 +58,7 @@ def _sharing(
     return out
 
 
-def _nag(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+def _nag(call: Call, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
     return nag_cross_attention(
         q,
         k,
@@ -63,18 +66,18 @@ def _nag(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> T
         negative=negative,
         phi=call.settings.nag_phi,
         tau=call.settings.nag_tau,
-        alpha=call.rows(call.settings.nag_alpha, 0.0),
+        alpha=call.strength(call.settings.nag_alpha, 0.0),
         negative_mask=call.batch.mask,
     )
 
 
-def _nasa(call: GuidedCall, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
+def _nasa(call: Call, q: Tensor, k: Tensor, v: Tensor, negative: Pair) -> Tensor:
     return nasa_cross_attention(
         q,
         k,
         v,
         negative=negative,
-        alpha=call.rows(call.settings.nasa_alpha, 0.0),
+        alpha=call.strength(call.settings.nasa_alpha, 0.0),
         negative_mask=call.batch.mask,
     )
 

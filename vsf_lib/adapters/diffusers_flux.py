@@ -20,19 +20,19 @@ from diffusers.models.transformers import transformer_flux
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.compiled import TracedCall, uncompiled
 from vsf_lib.adapters.diffusers_joint import image_heads, joined, text_heads
 from vsf_lib.adapters.diffusers_pipeline import (
     TEXT,
     DiffusersAdapter,
-    check_not_compiled,
     check_parts,
     t5_encoder,
     text_lora,
 )
-from vsf_lib.adapters.joint import attend
+from vsf_lib.adapters.joint import Call, attend
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import encode_unpadded, padding_mean
+from vsf_lib.settings import Settings
 
 # diffusers 0.34 has the class with 2_0 alone; later that name makes objects of the other.
 _OWN = getattr(transformer_flux, "FluxAttnProcessor", None) or transformer_flux.FluxAttnProcessor2_0
@@ -63,15 +63,14 @@ class FluxAdapter(DiffusersAdapter):
 
     def denoiser(self, pipe: Any) -> nn.Module:
         transformer = pipe.transformer
-        if isinstance(transformer, nn.Module):
-            check_not_compiled(transformer)
-        if not isinstance(transformer, transformer_flux.FluxTransformer2DModel):
+        if not isinstance(uncompiled(transformer), transformer_flux.FluxTransformer2DModel):
             raise ModelError(
                 f"the transformer is a {type(transformer).__name__}, but guidance knows "
                 "FluxTransformer2DModel only; load that one, without wrapping it"
             )
         self.layers(transformer)
-        return transformer
+        guided: nn.Module = transformer
+        return guided
 
     def layers(self, denoiser: nn.Module) -> Mapping[str, Any]:
         layers: dict[str, Any] = {}
@@ -145,9 +144,14 @@ class FluxAdapter(DiffusersAdapter):
         own: Tensor = kwargs["pooled_projections"]
         return {**kwargs, "pooled_projections": own + shift * (own - pooled.to(own))}
 
-    def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
-        unseen = call.settings.blocks == "double" and name.startswith(_BLOCKS[1])
-        return _GuidedFluxAttention(name, call, silent=unseen)
+    def image_tokens(self, kwargs: Mapping[str, Any]) -> int:
+        return int(kwargs["hidden_states"].shape[1])
+
+    def silent(self, name: str, settings: Settings) -> bool:
+        return settings.blocks == "double" and name.startswith(_BLOCKS[1])
+
+    def processor(self, denoiser: nn.Module, name: str, call: Call, *, silent: bool) -> Any:
+        return _GuidedFluxAttention(name, call, silent=silent)
 
 
 ADAPTER = FluxAdapter()
@@ -159,7 +163,7 @@ class _GuidedFluxAttention:
     Single-stream blocks hand it all tokens as one sequence.
     """
 
-    def __init__(self, name: str, call: GuidedCall, *, silent: bool) -> None:
+    def __init__(self, name: str, call: Call, *, silent: bool) -> None:
         self._name = name
         self._call = call
         self._silent = silent
@@ -177,12 +181,8 @@ class _GuidedFluxAttention:
                 f"{self._name} was called with a mask, which no Flux model that guidance knows does; "
                 "generate unguided"
             )
-        n_n, text = self._call.n_n, self._call.n_n + self._call.n_p
-        if encoder_hidden_states is not None and encoder_hidden_states.shape[1] != text:
-            raise GuidanceError(
-                f"{self._name} has {encoder_hidden_states.shape[1]} text tokens where {text} were expected: "
-                "something else changes the text on its way; remove it, or generate unguided"
-            )
+        n_n = self._length(encoder_hidden_states, hidden_states)
+        text = n_n + self._call.n_p
         parts = image_heads(attn, hidden_states)
         if encoder_hidden_states is not None:
             parts = joined(text_heads(attn, encoder_hidden_states), parts)
@@ -204,6 +204,19 @@ class _GuidedFluxAttention:
         if encoder_hidden_states is None:
             return out
         return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
+
+    def _length(self, text: Tensor | None, tokens: Tensor) -> int:
+        """How long N is."""
+        call = self._call
+        if isinstance(call, TracedCall):
+            return tokens.shape[1] - call.n_p - call.n_i if text is None else text.shape[1] - call.n_p
+        expected = call.n_n + call.n_p
+        if text is not None and text.shape[1] != expected:
+            raise GuidanceError(
+                f"{self._name} has {text.shape[1]} text tokens where {expected} were expected: "
+                "something else changes the text on its way; remove it, or generate unguided"
+            )
+        return call.n_n
 
 
 def _device(pipe: Any, arguments: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import TextEncoder
+from vsf_lib.settings import Settings
 
 TEXT = "encoder_hidden_states"
 
@@ -68,6 +69,12 @@ class DiffusersAdapter:
             )
         return text
 
+    def image_tokens(self, kwargs: Mapping[str, Any]) -> int:
+        return 0
+
+    def silent(self, name: str, settings: Settings) -> bool:
+        return False
+
     def output(self, output: Any) -> Tensor:
         tensor: Tensor = output[0]
         return tensor
@@ -79,16 +86,6 @@ def check_parts(pipe: Any, parts: Sequence[str], remedy: str) -> None:
         if getattr(pipe, part, None) is None:
             raise ModelError(
                 f"this pipeline has no {part}, so the negative prompt cannot be encoded; {remedy}"
-            )
-
-
-def check_not_compiled(transformer: nn.Module) -> None:
-    """Raises ModelError if the transformer or a part of it is compiled."""
-    for module in transformer.modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            raise ModelError(
-                "the transformer is compiled (torch.compile), and its frozen attention cannot be guided; "
-                "load the pipeline without compiling it"
             )
 
 

@@ -21,12 +21,11 @@ from vsf_lib.adapters.diffusers_joint import image_heads, joined, text_heads
 from vsf_lib.adapters.diffusers_pipeline import (
     TEXT,
     DiffusersAdapter,
-    check_not_compiled,
     check_parts,
     t5_encoder,
     text_lora,
 )
-from vsf_lib.adapters.joint import attend
+from vsf_lib.adapters.joint import Call, attend
 from vsf_lib.errors import GuidanceError, ModelError
 from vsf_lib.negative import TextEncoder, encode_unpadded, join_clip_and_t5
 
@@ -43,7 +42,6 @@ class Sd3Adapter(DiffusersAdapter):
 
     def denoiser(self, pipe: Any) -> nn.Module:
         transformer: nn.Module = pipe.transformer
-        check_not_compiled(transformer)
         self.layers(transformer)
         return transformer
 
@@ -107,7 +105,7 @@ class Sd3Adapter(DiffusersAdapter):
         text: Tensor = kwargs[TEXT]
         return {**kwargs, TEXT: torch.cat([text, negative.expand(len(text), -1, -1)], dim=1)}
 
-    def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
+    def processor(self, denoiser: nn.Module, name: str, call: Call, *, silent: bool) -> Any:
         return _GuidedJointAttention(name, call)
 
 
@@ -117,7 +115,7 @@ ADAPTER = Sd3Adapter()
 class _GuidedJointAttention:
     """JointAttnProcessor2_0 with the attention itself left to a guided call; for one call of one layer."""
 
-    def __init__(self, name: str, call: GuidedCall) -> None:
+    def __init__(self, name: str, call: Call) -> None:
         self._name = name
         self._call = call
 
@@ -133,7 +131,12 @@ class _GuidedJointAttention:
         if encoder_hidden_states is None:
             raise GuidanceError(f"{self._name} was called without text, so it cannot be guided")
         n_i, total = hidden_states.shape[1], hidden_states.shape[1] + encoder_hidden_states.shape[1]
-        n_p = total - n_i - self._call.n_n
+        n_p = self._call.n_p
+        if isinstance(self._call, GuidedCall) and total - n_i - n_p != self._call.n_n:
+            raise GuidanceError(
+                f"{self._name} has {total - n_i} text tokens where {n_p + self._call.n_n} were expected: "
+                "something else changes the text on its way; remove it, or generate unguided"
+            )
 
         q, k, v = joined(image_heads(attn, hidden_states), text_heads(attn, encoder_hidden_states))
         out = attend(

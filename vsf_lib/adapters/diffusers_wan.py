@@ -17,11 +17,10 @@ from diffusers.models.transformers import transformer_wan
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from vsf_lib.adapters.call import GuidedCall
-from vsf_lib.adapters.cross import Pair, attend
+from vsf_lib.adapters.compiled import TracedCall, padded, uncompiled
+from vsf_lib.adapters.cross import Call, Pair, attend
 from vsf_lib.adapters.diffusers_pipeline import (
     DiffusersAdapter,
-    check_not_compiled,
     check_parts,
     t5_encoder,
 )
@@ -56,14 +55,14 @@ class WanAdapter(DiffusersAdapter):
                 "this pipeline has two transformers (Wan 2.2, high and low noise), and guidance knows one "
                 "only; use Wan 2.1, or generate unguided"
             )
-        if not isinstance(transformer, transformer_wan.WanTransformer3DModel):
+        if not isinstance(uncompiled(transformer), transformer_wan.WanTransformer3DModel):
             raise ModelError(
                 f"the transformer is a {type(transformer).__name__}, but guidance knows "
                 "WanTransformer3DModel only; load that one, without wrapping it"
             )
-        check_not_compiled(transformer)
         self.layers(transformer)
-        return transformer
+        guided: nn.Module = transformer
+        return guided
 
     def layers(self, denoiser: nn.Module) -> Mapping[str, Any]:
         layers: dict[str, Any] = {}
@@ -108,9 +107,12 @@ class WanAdapter(DiffusersAdapter):
     def arguments(self, kwargs: Mapping[str, Any], negative: Tensor) -> dict[str, Any]:
         return dict(kwargs)
 
-    def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
+    def processor(self, denoiser: nn.Module, name: str, call: Call, *, silent: bool) -> Any:
         embedder: nn.Module = denoiser.condition_embedder.text_embedder  # type: ignore[assignment,union-attr]
-        return _GuidedCrossAttention(embedder, name, call)
+        guided = _GuidedCrossAttention(embedder, name, call)
+        if isinstance(call, TracedCall):
+            guided.prepare(call, self.layers(denoiser)[name])
+        return guided
 
 
 ADAPTER = WanAdapter()
@@ -120,10 +122,21 @@ class _GuidedCrossAttention:
     """The model's own processor with the attention over text left to a guided call; for one call of one
     layer."""
 
-    def __init__(self, embedder: nn.Module, name: str, call: GuidedCall) -> None:
+    def __init__(self, embedder: nn.Module, name: str, call: Call) -> None:
         self._embedder = embedder
         self._name = name
         self._call = call
+        self._prepared: Pair | None = None
+
+    def prepare(self, call: TracedCall, attn: Any) -> None:
+        """Makes N's keys and values before the layer runs: a compiled one would make them in each step."""
+        device = call.batch.negative.device
+        if next(attn.parameters()).device != device:
+            raise ModelError(
+                f"{self._name} is compiled and its weights are not on {device} before it runs, so the "
+                "negative's keys cannot be made; switch offloading off, or do not compile it"
+            )
+        call.batch, self._prepared = padded(call.batch, call.rows, self._negative(attn, device))
 
     def __call__(
         self,
@@ -144,7 +157,8 @@ class _GuidedCrossAttention:
             image, text = text[:, :n], text[:, n:]
         q = _heads(attn, attn.to_q(hidden_states), attn.norm_q)
         k, v = (x.expand(len(q), -1, -1, -1) for x in _keys_and_values(attn, text))
-        out = _flat(attend(self._call, self._name, q, k, v, self._negative(attn, q.device)), q)
+        negative = self._negative(attn, q.device) if self._prepared is None else self._prepared
+        out = _flat(attend(self._call, self._name, q, k, v, negative), q)
         if image is not None and image.shape[1] > 0:
             k_image = _heads(attn, attn.add_k_proj(image), attn.norm_added_k)
             v_image = _heads(attn, attn.add_v_proj(image), None)
@@ -153,11 +167,11 @@ class _GuidedCrossAttention:
 
     def _negative(self, attn: Any, device: torch.device) -> Pair:
         # Inside of the layer's own call, because an offloaded model has its weights at hand only then.
-        call = self._call
-        return call.keep(
+        batch = self._call.batch
+        return batch.keep(
             self._name,
             lambda: _keys_and_values(
-                attn, call.keep("embedded", lambda: self._embedder(call.batch.negative.to(device)))
+                attn, batch.keep("embedded", lambda: self._embedder(batch.negative.to(device)))
             ),
         )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vsf_lib.adapters.call import Batch, GuidedCall, Recording
+from vsf_lib.adapters.compiled import Tally
 from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
@@ -67,6 +68,7 @@ class Generation:
         record_share: Recording,
         pooled: list[Tensor] | None = None,
         form: Form | None = None,
+        fuse: bool = False,
     ) -> None:
         """`negatives` holds one embedding `[n, C]` per conditional row, `pooled` one `[C]` where the prompt's
         is moved."""
@@ -81,6 +83,7 @@ class Generation:
         self._kernel = kernel
         self._record_share = record_share
         self._form = form
+        self._fuse = fuse
         self._run: set[int] = set()
         self._guided: set[int] = set()
         self._layers: tuple[str, ...] = ()
@@ -115,6 +118,7 @@ class Generation:
             self._settings,
             batch,
             kernel=self._kernel,
+            fuse=self._fuse,
             record_share=self._record_share,
             form=self._form,
             n_p=text.shape[1],
@@ -154,6 +158,11 @@ class Generation:
         finite = torch.isfinite(output).all()
         self._finite = finite if self._finite is None else self._finite & finite
 
+    def forget(self) -> None:
+        """Drops what was kept for its steps, now: a compiled model's part of it refers to itself."""
+        for batch in self._batches.values():
+            batch.kept.clear()
+
     def finish(self) -> Report:
         """The report of a generation whose pipeline has returned; raises if it was not guided as claimed."""
         total = self._pipe.num_timesteps
@@ -167,6 +176,10 @@ class Generation:
                 f"steps {missed} of {total} ran without guidance: the denoiser's calls did not reach it; "
                 "do not replace or wrap the pipeline's parts while it is guided"
             )
+        for batch in self._batches.values():
+            tally: Tally | None = batch.kept.get("tally")
+            if tally is not None:
+                tally.check()
         if self._finite is not None and not bool(self._finite):
             raise GuidanceError(
                 "the denoiser's output has values that are not finite, so the picture is spoilt: use "

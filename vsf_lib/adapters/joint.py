@@ -14,10 +14,13 @@ from typing import TypedDict
 from torch import Tensor
 
 from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.compiled import TracedCall
 from vsf_lib.adapters.form import Form
 from vsf_lib.attention import joint_attention, nag_attention, nasa_attention, variant_attention
 
-_Strength = Callable[[float, float], "float | Tensor"]
+Call = GuidedCall | TracedCall
+
+_Strength = Callable[["float | Tensor", float], "float | Tensor"]
 """What is passed for a strength: its value where guidance is on, and the one that switches it off."""
 
 
@@ -28,7 +31,7 @@ class _Regions(TypedDict):
 
 
 def attend(
-    call: GuidedCall,
+    call: Call,
     name: str,
     q: Tensor,
     k: Tensor,
@@ -45,21 +48,21 @@ def attend(
     """
     regions: _Regions = {"image": image, "positive": positive, "negative": negative}
     act = _METHODS[call.settings.method] if call.form is None else partial(_form, call.form)
-    out = act(call, _silence if silent else call.rows, q, k, v, regions)
+    out = act(call, _silence if silent else call.strength, q, k, v, regions)
     if silent:
-        call.silent.add(name)
+        call.carried(name)
     else:
         call.reached(name, q)
     return out
 
 
-def _silence(on: float, off: float) -> float:
+def _silence(on: float | Tensor, off: float) -> float:
     return off
 
 
 def _sharing(
     attention: Callable[..., Tensor | tuple[Tensor, Tensor]],
-    call: GuidedCall,
+    call: Call,
     strength: _Strength,
     q: Tensor,
     k: Tensor,
@@ -75,6 +78,7 @@ def _sharing(
         beta=strength(call.settings.beta, math.inf),
         negative_mask=call.batch.mask,
         kernel=call.kernel,
+        fuse=call.fuse,
         return_share=call.record_share and strength is not _silence,
     )
     if isinstance(result, Tensor):
@@ -85,7 +89,7 @@ def _sharing(
 
 
 def _form(
-    form: Form, call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions
+    form: Form, call: Call, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions
 ) -> Tensor:
     return form.attention(
         q,
@@ -99,7 +103,7 @@ def _form(
     )
 
 
-def _nag(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
+def _nag(call: Call, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
     return nag_attention(
         q,
         k,
@@ -113,9 +117,7 @@ def _nag(call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor,
     )
 
 
-def _nasa(
-    call: GuidedCall, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions
-) -> Tensor:
+def _nasa(call: Call, strength: _Strength, q: Tensor, k: Tensor, v: Tensor, regions: _Regions) -> Tensor:
     return nasa_attention(
         q,
         k,

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from vsf_lib.adapters.call import GuidedCall
+from vsf_lib.adapters.compiled import TracedCall
 from vsf_lib.errors import ModelError
+from vsf_lib.settings import Settings
 
 if TYPE_CHECKING:
     from vsf_lib.adapters.forge_network import ForgeNetwork
@@ -90,8 +92,19 @@ class Adapter(Protocol):
         """A guided call's arguments: with N `[B or 1, n_n, C]` at the outer end of the text where both go
         through the network together (joint attention), as they are where N does not (cross-attention)."""
 
-    def processor(self, denoiser: nn.Module, name: str, call: GuidedCall) -> Any:
-        """What takes the place of the layer's own processor during one guided call."""
+    def image_tokens(self, kwargs: Mapping[str, Any]) -> int:
+        """How many there are in a denoiser call, where layers are handed one sequence of text and image."""
+
+    def silent(self, name: str, settings: Settings) -> bool:
+        """Whether a layer carries N along unseen."""
+
+    def processor(
+        self, denoiser: nn.Module, name: str, call: GuidedCall | TracedCall, *, silent: bool
+    ) -> Any:
+        """What takes the place of the layer's own processor during one guided call.
+
+        With a `TracedCall`, during all those of its arrangement of rows; a compiler goes through it.
+        """
 
     def output(self, output: Any) -> Tensor:
         """The tensor in what the denoiser returned."""

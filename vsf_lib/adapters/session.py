@@ -3,7 +3,8 @@
 Owns everything that is put on a pipeline and its removal: three of the pipeline's methods are shadowed on the
 instance (checking its inputs ends what was left unfinished, encoding the prompt begins a generation, freeing
 the models ends it), two hooks sit on the denoiser, and attention processors are exchanged during a guided
-call only. Knows no network but through its adapter.
+call only. A denoiser that was compiled in its place has hooks inside of the compiled graph, so that there the
+compiled call is shadowed instead. Knows no network but through its adapter.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from vsf_lib.adapters.call import GuidedCall, Recording
+from vsf_lib.adapters.compiled import Tally, TracedCall, compiled_call, is_compiled
 from vsf_lib.adapters.form import Form
 from vsf_lib.adapters.generation import Generation, Report
+from vsf_lib.adapters.negative_cache import NegativeCache
 from vsf_lib.adapters.negatives import encode_pooled, encode_texts
 from vsf_lib.adapters.registry import Adapter
 from vsf_lib.adapters.rows import TextRows
-from vsf_lib.errors import GuidanceError, PromptError
+from vsf_lib.errors import GuidanceError, ModelError, PromptError
 from vsf_lib.settings import Settings
 
 log = logging.getLogger("vsf")
@@ -52,6 +55,8 @@ class Session:
         kernel: str,
         record_share: Recording,
         form: Form | None = None,
+        cache: NegativeCache | None = None,
+        fuse: bool = False,
     ) -> None:
         self._pipe = pipe
         self._adapter = adapter
@@ -61,7 +66,15 @@ class Session:
         self._kernel = kernel
         self._record_share = record_share
         self._form = form
+        self._cache = cache
+        self._fuse = fuse
         self._denoiser = adapter.denoiser(pipe)
+        self._compiled = is_compiled(self._denoiser)
+        if self._compiled and (record_share or form is not None):
+            raise ModelError(
+                "the transformer is compiled (torch.compile), and in a compiled one neither the negative's "
+                "share is recorded nor another form run; load the pipeline without compiling it"
+            )
         self._active = False
         self._undo = ExitStack()
         self._generation: Generation | None = None
@@ -69,7 +82,8 @@ class Session:
         self._exchanged: list[_Exchanged] = []
 
     def __enter__(self) -> Session:
-        for hook in self._denoiser._forward_pre_hooks.values():
+        around = compiled_call(self._denoiser)
+        for hook in (around, *self._denoiser._forward_pre_hooks.values()):
             if isinstance(getattr(hook, "__self__", None), Session):
                 raise GuidanceError(
                     "this model is guided already, and guidances do not nest; leave the outer one first, or "
@@ -77,10 +91,10 @@ class Session:
                 )
         with ExitStack() as undo:
             undo.callback(self._restore_processors)
-            before = self._denoiser.register_forward_pre_hook(self._before_call, with_kwargs=True)
-            undo.callback(before.remove)
-            after = self._denoiser.register_forward_hook(self._after_call, with_kwargs=True, always_call=True)
-            undo.callback(after.remove)
+            if around is None:
+                self._hook(undo)
+            else:
+                self._surround(undo, around)
             self._shadow(undo, "check_inputs", self._start)
             self._shadow(undo, "encode_prompt", self._begin)
             self._shadow(undo, "maybe_free_model_hooks", self._finish)
@@ -93,6 +107,34 @@ class Session:
         self._undo.close()
         if self._generation is not None and kind is None:
             log.warning("a generation was left before its end, so nothing is reported for it")
+
+    def _hook(self, undo: ExitStack) -> None:
+        before = self._denoiser.register_forward_pre_hook(self._before_call, with_kwargs=True)
+        undo.callback(before.remove)
+        after = self._denoiser.register_forward_hook(self._after_call, with_kwargs=True, always_call=True)
+        undo.callback(after.remove)
+
+    def _surround(self, undo: ExitStack, compiled: Callable[..., Any]) -> None:
+        """What the hooks do, around the compiled call of the denoiser."""
+        denoiser: Any = self._denoiser
+        self._compiled_call = compiled
+        denoiser._compiled_call_impl = self._around_call
+
+        def restore() -> None:
+            if denoiser._compiled_call_impl == self._around_call:
+                denoiser._compiled_call_impl = compiled
+
+        undo.callback(restore)
+
+    def _around_call(self, *args: Any, **kwargs: Any) -> Any:
+        output = None
+        try:
+            changed = self._before_call(self._denoiser, args, kwargs)
+            given, named = (args, kwargs) if changed is None else changed
+            output = self._compiled_call(*given, **named)
+        finally:
+            self._after_call(self._denoiser, args, kwargs, output)
+        return output
 
     def _shadow(self, undo: ExitStack, name: str, act: Callable[..., Any]) -> None:
         """Puts `act(original, ...)` before a method of the pipeline, on this instance only."""
@@ -142,7 +184,7 @@ class Session:
         embeddings = [negative for negative in negatives if isinstance(negative, Tensor)]
         pooled = None
         if texts:
-            encode = (self._pipe, self._adapter, self._settings, texts, asked, encode_prompt)
+            encode = (self._pipe, self._adapter, self._settings, texts, asked, encode_prompt, self._cache)
             embeddings, pooled = encode_texts(*encode), encode_pooled(*encode)
         if any(embedding.shape[-1] != conditional.shape[-1] for embedding in embeddings):
             raise PromptError(
@@ -163,6 +205,7 @@ class Session:
             record_share=self._record_share,
             pooled=None if pooled is None else [pooled[which] for which in whose],
             form=self._form,
+            fuse=self._fuse,
         )
         return result
 
@@ -170,8 +213,11 @@ class Session:
         result = maybe_free_model_hooks(*args, **kwargs)
         generation, self._generation = self._generation, None
         if generation is not None:
-            self._check_denoiser()
-            self._reports.append(generation.finish())
+            try:
+                self._check_denoiser()
+                self._reports.append(generation.finish())
+            finally:
+                generation.forget()
         return result
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -183,8 +229,9 @@ class Session:
         call = self._call = self._generation.open(args, kwargs)
         if call is None:
             return None
-        for name, layer in self._adapter.layers(self._denoiser).items():
-            ours = self._adapter.processor(self._denoiser, name, call)
+        layers = self._adapter.layers(self._denoiser)
+        for name, ours in self._processors(call, layers, args, kwargs).items():
+            layer = layers[name]
             self._exchanged.append(_Exchanged(name, layer, layer.processor, ours))
             layer.processor = ours
         changed = self._adapter.arguments(kwargs, call.batch.negative)
@@ -192,12 +239,41 @@ class Session:
             changed = self._adapter.move_pooled(changed, call.batch.pooled, self._settings.pooled_shift)
         return args, changed
 
+    def _processors(
+        self,
+        call: GuidedCall,
+        layers: Mapping[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Mapping[str, Any]:
+        """Ours, by the names of the layers."""
+
+        def make(calls: Mapping[str, GuidedCall | TracedCall]) -> dict[str, Any]:
+            return {
+                name: self._adapter.processor(
+                    self._denoiser, name, each, silent=self._adapter.silent(name, self._settings)
+                )
+                for name, each in calls.items()
+            }
+
+        if not self._compiled:
+            return make(dict.fromkeys(layers, call))
+        text = self._adapter.text(args, kwargs)
+        if text is None:
+            raise GuidanceError("a call without text was to be guided")
+        n_i = self._adapter.image_tokens(kwargs)
+        tally = call.tally = call.keep("tally", lambda: Tally(call, layers, text, n_i))
+        return call.keep("processors", lambda: make(tally.traced))
+
     def _after_call(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         call, claimed = self._call, tuple(layer.name for layer in self._exchanged)
         self._restore_processors()
         if call is not None and output is not None and self._generation is not None:  # no output: it raised
+            if call.tally is not None:
+                silent = {name for name in claimed if self._adapter.silent(name, self._settings)}
+                call.tally.count(call, silent)
             self._generation.close(call, claimed, self._adapter.output(output))
 
     def _restore_processors(self) -> None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 from .baselines import nag_attention, nag_cross_attention, nasa_attention, nasa_cross_attention
 from .cross import cross_attention
 from .joint import joint_attention
-from .kernels import KERNELS, Kernel, plan_kernel
+from .kernels import KERNELS, OUTSIDE_KERNELS, Kernel, plan_kernel
 from .variants import VARIANTS, variant_attention, variant_cross_attention
 
 __all__ = [
     "KERNELS",
+    "OUTSIDE_KERNELS",
     "VARIANTS",
     "Kernel",
     "cross_attention",

@@ -30,6 +30,7 @@ from .layout import (
     read_beta,
     read_mask,
     read_regions,
+    size,
     wide,
 )
 
@@ -71,7 +72,7 @@ class Ablation:
         q, k, v = autocast(q, k, v)
         check_joint(q, k, v)
         regions = read_regions(q.shape[2], image, positive, negative)
-        n_n = regions.n_n
+        n_n = size(regions[2])
         if self.twice and n_n % 2:
             raise ValueError(f"N must hold every token twice in turn, but it has {n_n} tokens")
         mask = read_mask(negative_mask, q, n_n)
@@ -92,7 +93,9 @@ class Ablation:
     ) -> Tensor:
         """alpha and beta `[B, n_n]`, beta inf where N is hidden."""
         i, p, n = regions
-        own = slice(1, regions.n_n, 2) if self.twice else slice(0, regions.n_n)  # of N, what is flipped
+        own = (
+            slice(1, size(regions[2]), 2) if self.twice else slice(0, size(regions[2]))
+        )  # of N, what is flipped
         source = slice(n.start + own.start, n.stop, own.step)
         values = flip(alpha[:, own], v[:, :, source])
         if self.flipped == "N1":

@@ -29,11 +29,12 @@ from .layout import (
     read_pair,
     read_regions,
     read_scalar,
+    size,
     take,
     wide,
     within,
 )
-from .merge import norm_limit
+from .merge import in_place, norm_limit, pieces
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 """Z+ and Z- of the image rows, wide, to the guided Z."""
@@ -143,7 +144,7 @@ def _cross(
     negative_mask: Tensor | None,
     formula: Formula,
 ) -> Tensor:
-    """Z+ over P and Z- over N to the formula, in float32."""
+    """Z+ over P and Z- over N to the formula."""
     q, k, v, k_n, v_n = autocast(q, k, v, *negative)
     check_qkv(q, k, v)
     k_n, v_n = read_pair(q, k_n, v_n)
@@ -152,7 +153,9 @@ def _cross(
     if k_n.shape[2] == 0:
         return z_pos
     z_neg = sdpa(q, k_n, v_n, attn_mask=mask_bias(mask, q))
-    return formula(z_pos.to(wide(q.dtype)), z_neg.to(wide(q.dtype))).to(q.dtype)
+    out = z_pos if in_place(z_pos, z_neg) else new_output(q)
+    _apply(formula, out, z_pos, z_neg)
+    return out
 
 
 def _joint(
@@ -164,23 +167,29 @@ def _joint(
     kernel: str,
     formula: Formula,
 ) -> Tensor:
-    """Z+ and Z- to the formula, in float32 on image rows; the text's rows to their places."""
+    """Z+ and Z- to the formula on image rows; the text's rows to their places."""
     check_kernel_name(kernel)
     q, k, v = autocast(q, k, v)
     check_joint(q, k, v)
     regions = read_regions(q.shape[2], *slices)
     i, p, n = regions
-    mask = read_mask(negative_mask, q, regions.n_n)
-    if regions.n_n == 0:  # no negative prompt: nothing to move away from
+    mask = read_mask(negative_mask, q, size(regions[2]))
+    if size(regions[2]) == 0:  # no negative prompt: nothing to move away from
         return sdpa(q, k, v)
     z_pos = _see(q, k, v, i, p, None, kernel)
     z_neg = _see(q, k, v, i, n, mask_bias(mask, q), kernel)
-    z = formula(z_pos[:, :, within(i, [p])].to(wide(q.dtype)), z_neg[:, :, within(i, [n])].to(wide(q.dtype)))
     out = new_output(q)
-    out[:, :, i] = z
+    _apply(formula, out[:, :, i], z_pos[:, :, within(i, [p])], z_neg[:, :, within(i, [n])])
     out[:, :, p] = z_pos[:, :, within(p, [i])]
     out[:, :, n] = z_neg[:, :, within(n, [i])]
     return out
+
+
+def _apply(formula: Formula, out: Tensor, z_pos: Tensor, z_neg: Tensor) -> None:
+    """`formula` to `out`, piece by piece, wide in between and rounded once."""
+    for tokens in pieces(z_pos):
+        plus, minus = (z[:, :, tokens].to(wide(z.dtype)) for z in (z_pos, z_neg))
+        out[:, :, tokens] = formula(plus, minus)
 
 
 def _see(

@@ -17,6 +17,7 @@ from .layout import (
     autocast,
     check_qkv,
     flip,
+    new_output,
     read_alpha,
     read_beta,
     read_mask,
@@ -41,6 +42,7 @@ def cross_attention(
     kernel: str = "auto",
     return_share: bool = False,
     formula: Formula = FLIP,
+    fuse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of q `[B, H, n_i, D]` over k, v `[B, H, n_p, D]`, moved away from the negative prompt.
 
@@ -49,9 +51,10 @@ def cross_attention(
         w        = sigmoid(L_n - beta - L_b)
         O        = (1 - w) O_b - alpha w O_n
 
-    negative: (K_N, V_N), `[B or 1, H, n_n, D]`; n_n may be 0. alpha, beta, negative_mask, kernel and
-    return_share as in `joint_attention`. Where there is no log-sum-exp, "three-call" and "masked" both mean
-    one call over [P, N] with flipped values and one row of bias: text is short, so joining the keys is cheap.
+    negative: (K_N, V_N), `[B or 1, H, n_n, D]`; n_n may be 0. alpha, beta, negative_mask, kernel,
+    return_share and fuse as in `joint_attention`. Where there is no log-sum-exp, "three-call" and "masked"
+    both mean one call over [P, N] with flipped values and one row of bias: text is short, so joining the keys
+    is cheap.
     Nobody but the queries looks at N. formula: as in `joint_attention`; without a log-sum-exp another one
     takes a call for each piece and one for w.
 
@@ -79,8 +82,8 @@ def cross_attention(
     row_beta, bias = split_beta(beta, q.dtype)
     base, base_lse = attend(chosen.kernel, q, k, v)
     neg, neg_lse = attend(side_kernel(chosen.kernel, biased=bias is not None), q, k_n, v_n, bias)
-    guided, w = guide(base, base_lse, neg, neg_lse, row_alpha, row_beta, formula)
-    return (guided.to(q.dtype), w) if return_share else guided.to(q.dtype)
+    w = guide(base, base, base_lse, neg, neg_lse, row_alpha, row_beta, formula, fuse=fuse)
+    return (base, w) if return_share else base
 
 
 def _one_call(
@@ -114,7 +117,9 @@ def _piece_by_piece(
     # One beta for all of N says nothing about which of its tokens to look at.
     neg = sdpa(q, k_n, v_n, attn_mask=bias if isinstance(bias, Tensor) else None)
     w = _share(q, torch.cat([k, k_n], dim=2), k_n, _row(bias, q, k, k_n))
-    return combine(sdpa(q, k, v), neg, w, row_alpha, formula).to(q.dtype), w
+    out = new_output(q)
+    combine(out, sdpa(q, k, v), neg, w, row_alpha, formula)
+    return out, w
 
 
 def _row(bias: Tensor | float, q: Tensor, k: Tensor, k_n: Tensor) -> Tensor | None:

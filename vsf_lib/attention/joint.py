@@ -31,6 +31,7 @@ from .layout import (
     read_mask,
     read_regions,
     row_bias,
+    size,
     split_alpha,
     split_beta,
     take,
@@ -55,6 +56,7 @@ def joint_attention(
     kernel: str = "auto",
     return_share: bool = False,
     formula: Formula = FLIP,
+    fuse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of `[B, H, L, D]` in which image tokens move away from the negative prompt.
 
@@ -67,6 +69,7 @@ def joint_attention(
     "auto" comes to.
     formula: how image rows are put together. Other ones than the paper's have names in variants.py; where
     there is no log-sum-exp they take a call for each piece and one for w, "masked" included.
+    fuse: have torch.compile make one kernel of the merge (exact form).
 
     Returns `[B, H, L, D]` in the order of q, with `return_share` also w `[B, H, n_i]`: the share of an image
     token's attention that goes to N1. Where all is off, image and positive rows equal the unguided call bit
@@ -76,16 +79,16 @@ def joint_attention(
     q, k, v = autocast(q, k, v)
     check_joint(q, k, v)
     regions = read_regions(q.shape[2], image, positive, negative)
-    n_n = regions.n_n
+    n_n = size(regions[2])
     mask = read_mask(negative_mask, q, n_n)
     alpha, beta = read_alpha(alpha, q, n_n), read_beta(beta, q, n_n, mask)
     if n_n == 0:  # PyTorch's CPU flash operator ends the process on an empty side
-        out, w = sdpa(q, k, v), q.new_zeros(*q.shape[:2], regions.n_i, dtype=wide(q.dtype))
+        out, w = sdpa(q, k, v), q.new_zeros(*q.shape[:2], size(regions[0]), dtype=wide(q.dtype))
         return (out, w) if return_share else out
 
     chosen = plan(q, k, v, kernel)
     if chosen.kernel is not None:
-        out, w = _exact(chosen.kernel, q, k, v, regions, alpha, beta, mask, formula)
+        out, w = _exact(chosen.kernel, q, k, v, regions, alpha, beta, mask, formula, fuse)
         return (out, w) if return_share else out
     if formula is not FLIP:
         out, w = _piece_by_piece(q, k, v, regions, alpha, beta, mask, formula)
@@ -105,6 +108,7 @@ def _exact(
     beta: Strength,
     mask: Tensor | None,
     formula: Formula = FLIP,
+    fuse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The mask-free form:
 
@@ -135,11 +139,19 @@ def _exact(
     neg, neg_lse = attend(
         side if bias is None else side_kernel(kernel, biased=True), q[:, :, i], k[:, :, n], v_n, bias
     )
-    guided, w = guide(base[:, :, rows], base_lse[:, :, rows], neg, neg_lse, row_alpha, row_beta, formula)
-    del neg, neg_lse  # before the output needs room
-
     out = new_output(q)
-    out[:, :, i] = guided
+    w = guide(
+        out[:, :, i],
+        base[:, :, rows],
+        base_lse[:, :, rows],
+        neg,
+        neg_lse,
+        row_alpha,
+        row_beta,
+        formula,
+        fuse=fuse,
+    )
+    del neg, neg_lse
     out[:, :, p] = base[:, :, within(p, [i])]
     q_n = q[:, :, n]
     if hidden is None and (i.stop == n.start or n.stop == i.start):
@@ -203,7 +215,7 @@ def _piece_by_piece(
     w = _share(q, k, n, i, _sequence_bias(bias, q, n))
 
     out = new_output(q)
-    out[:, :, i] = combine(base[:, :, within(i, [p])], neg, w, row_alpha, formula)
+    combine(out[:, :, i], base[:, :, within(i, [p])], neg, w, row_alpha, formula)
     out[:, :, p] = base[:, :, within(p, [i])]
     out[:, :, n] = _negative_rows(q, k, v, regions, mask)
     return out, w

@@ -4,7 +4,7 @@ Owns the table, the choice and the call. Must not know what the attention is for
 strengths.
 
 The choice follows `F.scaled_dot_product_attention`: with any other kernel "off" and "guided" would differ in
-their last bits and a speed comparison would compare kernels.
+their last bits and a speed comparison would compare kernels. Those of `outside` are taken only by name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from .outside import OUTSIDE, why_not
+
 FORMS = ("auto", "exact", "three-call", "masked")
 
 # Stands for minus infinity in a bias. Finite, because a query whose keys are all hidden then gives some
@@ -24,7 +26,10 @@ HIDDEN = -1e30
 
 
 class Kernel(NamedTuple):
-    """One row of the table. `op` is None where this torch has no such operator."""
+    """One row of the table. `op` is None where this torch has no such operator.
+
+    `device` is the kind that it runs on; those from outside, which may have several, say so themselves.
+    """
 
     name: str
     device: str
@@ -65,8 +70,8 @@ _SDP = "_scaled_dot_product_"
 # bias_multiple: memory-efficient wants the rows of a bias to start at aligned addresses, as SDPA's own
 #   padding ensures.
 # side: the kernel for the small calls beside the ordinary one (few keys or few queries). cuDNN builds a plan
-#   per shape and has refused short sequences in several versions, so memory-efficient does them; it can do
-#   whatever cuDNN can.
+#   per shape and has refused short sequences in several versions, so flash does them: it takes the same
+#   dtypes and devices, and where few queries would leave most of a GPU idle it splits the keys by itself.
 #
 # What was checked: `cpu-flash` runs in the tests, all dtypes, with and without bias (torch 2.13). The CUDA
 # operators: argument names and defaults read from the schemas of torch 2.13, shapes of output and log-sum-exp
@@ -94,9 +99,27 @@ KERNELS: tuple[Kernel, ...] = (
         bias_multiple=16,
         side="efficient",
     ),
-    _row("cudnn", "cuda", 3, _SDP + "cudnn_attention", _HALF, width_multiple=8, side="efficient"),
+    _row("cudnn", "cuda", 3, _SDP + "cudnn_attention", _HALF, width_multiple=8, side="flash"),
 )
-_BY_NAME = {kernel.name: kernel for kernel in KERNELS}
+
+# From outside: asked for by name, checked at their first use. What beside them takes a bias, or few keys
+# where an 8-bit kernel has nothing to gain, is PyTorch's own.
+OUTSIDE_KERNELS: tuple[Kernel, ...] = tuple(
+    Kernel(
+        name,
+        "cuda",
+        -1,
+        kernel.run,
+        frozenset(),
+        kernel.dtypes,
+        1,
+        "attn_bias" if kernel.biased else None,
+        1,
+        kernel.side or name,
+    )
+    for name, kernel in OUTSIDE.items()
+)
+_BY_NAME = {kernel.name: kernel for kernel in (*KERNELS, *OUTSIDE_KERNELS)}
 _BIASED = {"cpu": "cpu-flash", "cuda": "efficient"}
 
 
@@ -152,6 +175,11 @@ def attend(
     q `[B, H, Lq, D]`, k and v `[B, H, Lk, D]`, bias `[B, 1, 1, Lk]` in q's dtype or None; neither side may be
     empty. Returns `[B, H, Lq, D]` in q's dtype and `[B, H, Lq]` in float32 (float64 for float64).
     """
+    if kernel.name in OUTSIDE:
+        if bias is not None and kernel.bias_argument is None:
+            raise ValueError(f"kernel {kernel.name!r} takes no bias")
+        found: tuple[Tensor, Tensor] = kernel.op(q, k, v, bias)
+        return found
     options: dict[str, Any] = {}
     if "compute_log_sumexp" in kernel.arguments:
         options["compute_log_sumexp"] = True
@@ -176,6 +204,8 @@ def side_kernel(kernel: Kernel, *, biased: bool) -> Kernel:
 
     Pieces of any kernels merge exactly, so abilities and speed decide.
     """
+    if biased and kernel.name in OUTSIDE and kernel.bias_argument is not None:
+        return kernel
     return _BY_NAME[_BIASED[kernel.device] if biased else kernel.side]
 
 
@@ -214,6 +244,8 @@ def _unfit(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> str | None:
     """Why `kernel` cannot take these tensors, or None."""
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return "a log-sum-exp carries no gradient and the tensors require one"
+    if kernel.name in OUTSIDE:
+        return why_not(kernel.name, q.device, q.dtype, q.shape[-1])
     if kernel.op is None:
         return f"this torch ({torch.__version__}) has no operator for it"
     if kernel.device != q.device.type:

@@ -7,8 +7,7 @@ never looked at: that would wait for the device at every layer. Must not know ke
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,25 +17,20 @@ from .kernels import HIDDEN
 Strength = float | Tensor
 
 
-class Regions(NamedTuple):
-    """The three kinds of tokens of a joint sequence, as slices with plain bounds; P and N may be empty."""
+# Where I, P and N lie in a joint sequence, with plain bounds; P and N may be empty. No class: when a compiler
+# sees one made of slices, it fixes their bounds, and makes a graph for each length of N.
+Regions = tuple[slice, slice, slice]
 
-    image: slice
-    positive: slice
-    negative: slice
 
-    @property
-    def n_i(self) -> int:
-        return self.image.stop - self.image.start
-
-    @property
-    def n_n(self) -> int:
-        return self.negative.stop - self.negative.start
+def size(part: slice) -> int:
+    """How many tokens a region has."""
+    bounds: tuple[int, int] = (part.start, part.stop)
+    return bounds[1] - bounds[0]
 
 
 def read_regions(length: int, image: slice, positive: slice, negative: slice) -> Regions:
     """Check that the three slices tile `length` tokens, in any order, and that there are image tokens."""
-    regions = Regions(
+    regions = (
         _bounds("image", image, length),
         _bounds("positive", positive, length),
         _bounds("negative", negative, length),
@@ -49,7 +43,7 @@ def read_regions(length: int, image: slice, positive: slice, negative: slice) ->
         end = part.stop
     if end != length:
         raise ValueError(f"regions cover {end} of {length} tokens: {_describe(regions)}")
-    if regions.n_i == 0:
+    if size(regions[0]) == 0:
         raise ValueError(f"there are no image tokens: {_describe(regions)}")
     return regions
 
@@ -253,7 +247,7 @@ def _finite(x: float) -> bool:
     return -math.inf < x < math.inf
 
 
-def _in_order(parts: Sequence[slice]) -> list[slice]:
+def _in_order(parts: Iterable[slice]) -> list[slice]:
     """The parts that are not empty, as they follow each other.
 
     By insertion, because a compiled graph cannot sort by sizes that change.
@@ -292,4 +286,5 @@ def _per_token(name: str, value: Tensor, q: Tensor, n_n: int) -> Tensor:
 
 
 def _describe(regions: Regions) -> str:
-    return ", ".join(f"{n} {p.start}:{p.stop}" for n, p in zip(Regions._fields, regions, strict=True))
+    names = ("image", "positive", "negative")
+    return ", ".join(f"{n} {p.start}:{p.stop}" for n, p in zip(names, regions, strict=True))

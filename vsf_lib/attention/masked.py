@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from .layout import Regions, Strength, flip, lowest, mask_bias, row_bias, wide
+from .layout import Regions, Strength, flip, lowest, mask_bias, row_bias, size, wide
 
 
 def masked_joint(
@@ -27,14 +27,14 @@ def masked_joint(
     """q, k, v `[B, H, L, D]`; returns `[B, H, L, D]`, with `return_share` also w `[B, H, n_i]`."""
     batch, heads, length, width = q.shape
     bias = joint_bias(q, regions, beta, mask)
-    keys, values = with_flipped(k, v, regions.negative, alpha)
+    keys, values = with_flipped(k, v, regions[2], alpha)
     out = sdpa(q, keys, values, attn_mask=bias)
     if not return_share:
         return out
-    is_n1 = q.new_zeros(1, 1, length + regions.n_n, width)
+    is_n1 = q.new_zeros(1, 1, length + size(regions[2]), width)
     is_n1[:, :, length:] = 1
     w = sdpa(q, keys, is_n1.expand(batch, heads, -1, -1), attn_mask=bias)
-    return out, w[:, :, regions.image, 0].to(wide(q.dtype))
+    return out, w[:, :, regions[0], 0].to(wide(q.dtype))
 
 
 def joint_bias(q: Tensor, regions: Regions, beta: Strength, mask: Tensor | None) -> Tensor:
@@ -42,7 +42,7 @@ def joint_bias(q: Tensor, regions: Regions, beta: Strength, mask: Tensor | None)
     i, p, n = regions
     batch, _, length, _ = q.shape
     rows = 1 if _uniform(beta, mask) else batch
-    bias = q.new_full((rows, 1, length, length + regions.n_n), lowest(q.dtype))
+    bias = q.new_full((rows, 1, length, length + size(regions[2])), lowest(q.dtype))
     bias[:, :, i, i] = 0
     bias[:, :, i, p] = 0
     bias[:, :, i, length:] = row_bias(beta, q.dtype)

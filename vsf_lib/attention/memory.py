@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .merge import piece_size
+
 
 class JointShape(NamedTuple):
     """One call of joint attention: q, k and v `[rows, heads, n_i + n_p + n_n, width]` of `itemsize` bytes."""
@@ -20,6 +22,8 @@ class JointShape(NamedTuple):
     n_p: int
     n_n: int
     itemsize: int
+    device: str = "cuda"
+    """The kind of device; a CPU's caches want smaller pieces."""
 
 
 def joint_extra_bytes(method: str, shape: JointShape) -> int:
@@ -34,20 +38,17 @@ def joint_extra_bytes(method: str, shape: JointShape) -> int:
     text = channel * (shape.n_p + shape.n_n)
     narrow, wide = shape.itemsize, max(shape.itemsize, 4)
     copied = 0 if wide == narrow else wide
+    piece = min(image, piece_size(shape.device))  # what is wide at a time
     out = (image + text) * narrow
     if method in ("vsf", "difference"):
-        o_n = image * narrow
-        merged = 0 if copied == 0 else image * wide  # in O_b's place where that is wide already
-        merging = o_n + merged + image * copied  # and an operand made wide
-        placing = merged + out
-        attention = max(merging, placing)
+        merging = 0 if copied == 0 else 2 * piece * wide  # the guided output, and an operand made wide
+        attention = image * narrow + out + merging
     elif method in ("nag", "nasa"):
         z_neg = (image + negative) * narrow
         looking = 3 * (image + negative) * narrow + z_neg  # [I, N] of q, k and v, which do not lie together
         terms = 4 if method == "nag" else 2
-        combining = z_neg + image * (2 * copied + terms * wide)
-        placing = z_neg + image * wide + out
-        attention = max(looking, combining, placing)
+        combining = z_neg + out + piece * (2 * copied + terms * wide)
+        attention = max(looking, combining)
     else:
         raise ValueError(f"unknown method {method!r}; known are vsf, difference, nag and nasa")
     # Log-sum-exps, their difference, w and what it is made of: a number per token and head each.

@@ -44,6 +44,7 @@ def variant_attention(
     negative_mask: Tensor | None = None,
     kernel: str = "auto",
     return_share: bool = False,
+    fuse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of `[B, H, L, D]` with another formula on image rows; all else as in `joint_attention`.
 
@@ -63,6 +64,7 @@ def variant_attention(
         negative_mask=negative_mask,
         kernel=kernel,
         return_share=return_share,
+        fuse=fuse,
         formula=_formula(variant, alpha, q, limit),
     )
 
@@ -80,6 +82,7 @@ def variant_cross_attention(
     negative_mask: Tensor | None = None,
     kernel: str = "auto",
     return_share: bool = False,
+    fuse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`cross_attention` with another formula; variant, alpha and limit as in `variant_attention`."""
     return cross_attention(
@@ -92,6 +95,7 @@ def variant_cross_attention(
         negative_mask=negative_mask,
         kernel=kernel,
         return_share=return_share,
+        fuse=fuse,
         formula=_formula(variant, alpha, q, limit),
     )
 

@@ -28,10 +28,10 @@ from vsf_lib.scenes.motion import FRAMES, random_moving, render_video
 from vsf_lib.scenes.world import KINDS
 from vsf_lib.settings import Settings
 
-COUNT, TUNING, QUICK = 200, 40, 20
+COUNT, TUNING, QUICK = 150, 30, 20
 MANY_STEPS = 30
 """For the model without its LoRA."""
-ALPHAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+ALPHAS = (0.5, 1.0, 2.0, 3.0, 5.0)
 BETAS = (0.0, 1.0)
 STEPS = (4, 6, 8, 12)
 LORA_WEIGHTS = (0.5, 0.75, 1.0, 1.25)

@@ -64,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     studies.add_argument(
         "--video",
         action="store_true",
-        help="instead: videos of the small Wan, by frame and over time (60 prompts, one seed)",
+        help="instead: videos of the small Wan, by frame and over time (150 prompts, one seed)",
     )
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(

@@ -46,6 +46,15 @@ _COMMANDS = {
     ("bench", "attention"): _Command(
         "vsf_lib.bench.attention.command", "time and memory that guidance adds to one attention, by method"
     ),
+    ("bench", "model"): _Command(
+        "vsf_lib.bench.model.command", "the same for a step of a whole model, and how it grows with the size"
+    ),
+    ("bench", "speed"): _Command(
+        "vsf_lib.bench.speed.command", "bench attention and bench model, all of both, into one file"
+    ),
+    ("bench", "forge"): _Command(
+        "vsf_lib.bench.forge.command", "seconds per step in a running WebUI, guided against unguided"
+    ),
     ("bench", "evidence"): _Command(
         "vsf_lib.bench.evidence", "write docs/evidence.md from what was measured"
     ),

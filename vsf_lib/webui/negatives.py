@@ -1,7 +1,8 @@
 """The encoded negatives of a job, kept for the jobs that follow.
 
 Owns what they depend on beside their text: the loaded model (with its text encoders; another choice under
-"VAE / Text Encoder" makes another object), the form, T5, the pass. Keeps no model alive.
+"VAE / Text Encoder" makes another object), the form, T5, the pass, and what the host itself compares
+(steps, LoRA). One of each is kept. Keeps no model alive.
 """
 
 from __future__ import annotations
@@ -62,13 +63,16 @@ class Negatives:
         encoder = Encoder(model, form=form, t5=t5, load=lambda: host.load_text_encoders(model))
         cache = kept.setdefault((form, t5, hires), [None, None])
         rows = host.conditions(p, list(texts), encoder, cache, hires=hires)
-        return Schedule(rows, settings.negative_scale, self._padding(settings, kept, encoder))
+        networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
+        return Schedule(rows, settings.negative_scale, self._padding(settings, kept, encoder, networks))
 
     @staticmethod
-    def _padding(settings: Settings, kept: dict[Any, Any], encoder: Encoder) -> Tensor | None:
+    def _padding(settings: Settings, kept: dict[Any, Any], encoder: Encoder, networks: Any) -> Tensor | None:
+        """`networks` are the host's LoRA of this pass, which may be in the text encoders, too."""
         if not settings.negative_scale:
             return None
-        if "padding" not in kept:  # encoding loads T5, which may push the transformer out of memory
-            kept["padding"] = encoder.of_padding()
-        padding: Tensor = kept["padding"]
+        # Kept because encoding loads T5, which may push the transformer out of memory.
+        if "padding" not in kept or kept["padding"][0] != networks:
+            kept["padding"] = networks, encoder.of_padding()
+        padding: Tensor = kept["padding"][1]
         return padding

@@ -6,7 +6,7 @@ Owns how a method is called, and what it holds. Times nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from vsf_lib.attention import (
-    KERNELS,
     cross_attention,
     joint_attention,
     nag_attention,
@@ -25,65 +24,27 @@ from vsf_lib.attention import (
     variant_attention,
     variant_cross_attention,
 )
-from vsf_lib.attention.kernels import plan
 from vsf_lib.attention.layout import read_regions
 from vsf_lib.attention.masked import joint_bias, with_flipped
-from vsf_lib.bench.attention.shapes import Shape, negatives_of
+from vsf_lib.bench.speed.course import Call, Cell
+from vsf_lib.bench.speed.methods import ALPHA, BETA, UNPADDED, kernel_options, negatives_of, vsf_kernels
+from vsf_lib.bench.speed.shapes import Shape
 from vsf_lib.presets import baseline
-
-_UNPADDED = "-unpadded"
-USUAL = ("none", "vsf", "vsf-masked", "difference", "nag", "nasa", "cfg")
-"""The names of `bench scenes`, and the masked form, as published. "none" is the unguided call once more."""
-METHODS = (*USUAL, f"nag{_UNPADDED}", f"nasa{_UNPADDED}")
-"""With NAG and NASA on a negative that is not padded like the prompt."""
-
-ALPHA, BETA = 3.3, 0.2
-"""The paper's for SD3.5; no time depends on them."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A method by one kernel."""
-
-    method: str
-    kernel: str
-    run: Callable[[], Tensor]
-    held: tuple[Tensor, ...]
-    """The tensors that it needs beside what it allocates."""
-    auto: bool = True
-    """Whether this kernel is what the method would take by itself."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One shape at one batch size and length of the negative prompt."""
-
-    shape: Shape
-    batch: int
-    n_n: int
-    device: torch.device
-    dtype: torch.dtype
-
-    def draw(self, *tokens: int) -> tuple[Tensor, ...]:
-        """`[B, H, n, D]` for each n of `tokens`, in memory `[B, n, H, D]` as models have it."""
-        return tuple(
-            torch.randn(
-                (self.batch, n, self.shape.heads, self.shape.width), device=self.device, dtype=self.dtype
-            ).transpose(1, 2)
-            for n in tokens
-        )
 
 
 def unguided(cell: Cell) -> Call:
     """The model's own call, that all are set against."""
     s = cell.shape
     keys = s.image + s.text if s.joint else s.text
-    q, k, v = cell.draw(keys if s.joint else s.image, keys, keys)
+    q, k, v = _draw(cell, keys if s.joint else s.image, keys, keys)
     return Call("none", "sdpa", partial(sdpa, q, k, v), (q, k, v))
 
 
-def calls(cell: Cell, methods: Sequence[str]) -> Iterator[Call]:
-    """Those of `methods`, VSF by each kernel that can do it here. Methods share tensors where sizes agree."""
+def calls(cell: Cell, methods: Sequence[str], *, every_kernel: bool = True) -> Iterator[Call]:
+    """Those of `methods`, VSF by each kernel that can do it here, or by the one that it takes.
+
+    Methods share tensors where sizes agree.
+    """
     s, own = cell.shape, unguided(cell)
     drawn: dict[int, tuple[Tensor, ...]] = {}
     for method in methods:
@@ -96,25 +57,10 @@ def calls(cell: Cell, methods: Sequence[str]) -> Iterator[Call]:
         n = negatives_of(method, s, cell.n_n)
         if n not in drawn:
             length = s.image + s.text + n
-            drawn[n] = cell.draw(*([length] * 3 if s.joint else (s.image, s.text, s.text, n, n)))
-        yield from _guided(s, method, n, drawn[n])
-
-
-def vsf_kernels(q: Tensor, k: Tensor, v: Tensor, *, joint: bool) -> list[tuple[str, bool]]:
-    """The kernels that VSF can take for these tensors, each with whether it is the one that it does take."""
-    chosen = plan(q, k, v)
-    usual = chosen.form if chosen.kernel is None else chosen.kernel.name
-    # Joint only: in cross-attention the three-call form is the masked one.
-    names = [kernel.name for kernel in KERNELS if _fits(kernel.name, q, k, v)] + ["three-call"] * joint
-    return [(name, name == usual) for name in names]
-
-
-def _fits(name: str, q: Tensor, k: Tensor, v: Tensor) -> bool:
-    try:
-        plan(q, k, v, name)
-    except ValueError:
-        return False
-    return True
+            drawn[n] = _draw(cell, *([length] * 3 if s.joint else (s.image, s.text, s.text, n, n)))
+        for call in _guided(s, method, n, drawn[n]):
+            if every_kernel or call.auto:
+                yield call
 
 
 def _two_passes(first: Call, second: Call) -> Call:
@@ -145,7 +91,7 @@ def _guided(s: Shape, method: str, n: int, held: tuple[Tensor, ...]) -> Iterator
     strength = {"alpha": ALPHA, "beta": BETA}
     if method == "vsf":
         for name, auto in vsf_kernels(q, k, v, joint=s.joint):
-            run = partial(functions.vsf, q, k, v, **where, **strength, kernel=name)
+            run = partial(functions.vsf, q, k, v, **where, **strength, **kernel_options(name))
             yield Call(method, name, run, held, auto)
     elif method == "vsf-masked" and s.joint:
         # Kind to it: mask and duplicate are there when the clock starts, as a model could have them.
@@ -161,7 +107,7 @@ def _guided(s: Shape, method: str, n: int, held: tuple[Tensor, ...]) -> Iterator
         run = partial(functions.variant, q, k, v, variant=method, **where, **strength)
         yield Call(method, kernel, run, held)
     else:
-        name = method.removesuffix(_UNPADDED)
+        name = method.removesuffix(UNPADDED)
         values_of = baseline(name).settings()
         if name == "nag":
             nag = {"phi": values_of.nag_phi, "tau": values_of.nag_tau, "alpha": values_of.nag_alpha}
@@ -169,6 +115,15 @@ def _guided(s: Shape, method: str, n: int, held: tuple[Tensor, ...]) -> Iterator
         else:
             run = partial(functions.nasa, q, k, v, **where, alpha=values_of.nasa_alpha)
             yield Call(method, "sdpa", run, held)
+
+
+def _draw(cell: Cell, *tokens: int) -> tuple[Tensor, ...]:
+    """`[B, H, n, D]` for each n of `tokens`, in memory `[B, n, H, D]` as models have it."""
+    s = cell.shape
+    return tuple(
+        torch.randn((cell.batch, n, s.heads, s.width), device=cell.device, dtype=cell.dtype).transpose(1, 2)
+        for n in tokens
+    )
 
 
 def _regions(s: Shape, n: int) -> dict[str, Any]:

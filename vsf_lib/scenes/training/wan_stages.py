@@ -30,12 +30,13 @@ def stages(work: Path, scale: float, device: str, workers: int = 1, shared: Path
             lambda: wan_flow.begin(work, shared, steps=n(4000), batch=64, **many),
         ),
         (
-            "Wan's autoencoder",
-            "wan-vae.pt",
+            "Wan's autoencoder, begun",
+            "wan-vae-begun.pt",
             lambda: wan_vae.train(
-                work, shared, stills=n(1500), steps=n(3000), batch=4, count=n(1500), **many
+                work, shared, stills=n(1000), steps=n(2400), batch=4, count=n(1500), **many
             ),
         ),
+        ("Wan's autoencoder", "wan-vae.pt", lambda: wan_vae.lengthen(work, steps=n(1500), batch=4, **many)),
         ("Wan's latents", "wan-latents.pt", lambda: wan_flow.prepare(work, shared, n(9000))),
         ("Wan", "wan-flow.pt", lambda: wan_flow.go_on(work, shared, steps=n(8000), batch=16, **many)),
         (

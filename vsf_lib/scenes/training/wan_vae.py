@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan
 from torch import Tensor
 
+from vsf_lib.errors import ModelError
 from vsf_lib.scenes.motion import FRAMES, KEYFRAMES, STRIDE, Moving, random_moving
 from vsf_lib.scenes.training import wan
 from vsf_lib.scenes.training.autoencoder import NOISE
@@ -23,6 +24,7 @@ from vsf_lib.scenes.training.common import (
     Checkpoint,
     in_parallel,
     render_all,
+    restore,
     resume,
     run_steps,
     to_pixels,
@@ -30,7 +32,8 @@ from vsf_lib.scenes.training.common import (
 from vsf_lib.scenes.training.traces import load_teacher
 
 KEYS = 3
-"""Latent frames of a clip in training: two gaps between keyframes, and so 9 frames."""
+"""Latent frames of a clip at first: two gaps between keyframes, and so 9 frames."""
+_BEGUN = "wan-vae-begun.pt"
 
 
 def build() -> AutoencoderKLWan:
@@ -94,12 +97,29 @@ def train(
     workers: int = 1,
     seed: int = 81,
 ) -> None:
-    """Writes `folder/wan-vae.pt`: `stills` steps on single frames, then on clips up to `steps`.
+    """Writes `folder/wan-vae-begun.pt`: `stills` steps on single frames, then on clips up to `steps`.
 
     `batch` is that of the clips; of the single frames there are four times as many.
     """
     prepare(folder, teacher, count, seed)
-    in_parallel(workers, _train, folder, stills, steps, batch, learning_rate, seed)
+    in_parallel(workers, _train, folder, False, stills, steps, batch, learning_rate, seed)
+
+
+def lengthen(
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 1e-3,
+    workers: int = 1,
+    seed: int = 83,
+) -> None:
+    """Writes `folder/wan-vae.pt`, from what `train` left, on whole videos.
+
+    A frame hears of all before it through what its layers keep, and beyond the length that it was trained on
+    the drawing would fall apart.
+    """
+    in_parallel(workers, _train, folder, True, 0, steps, batch, learning_rate, seed)
 
 
 def prepare(folder: Path, teacher: Path, count: int, seed: int) -> None:
@@ -118,6 +138,7 @@ def _train(
     rank: int,
     workers: int,
     folder: Path,
+    second: bool,
     stills: int,
     steps: int,
     batch: int,
@@ -127,13 +148,15 @@ def _train(
     torch.manual_seed(seed)
     data = torch.load(folder / "wan-clips.pt", weights_only=True)
     vae = build()
-    file = folder / "wan-vae.pt"
+    file = folder / ("wan-vae.pt" if second else _BEGUN)
+    if second and not restore(folder / _BEGUN, [vae]):
+        raise ModelError(f"there is no {_BEGUN} in {folder}: run the stage that makes it first")
     start, _ = resume(file, [vae], seed, rank)
     keep = Checkpoint(file, Average([vae], 0.998), [vae], rank)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def loss_at(step: int) -> Tensor:
-        keys, size = (1, 4 * batch) if step < stills else (KEYS, batch)
+        keys, size = (1, 4 * batch) if step < stills else (KEYFRAMES if second else KEYS, batch)
         clips = torch.randint(len(data["frames"]), (size // workers,))
         first = int(torch.randint(KEYFRAMES - keys + 1, ()))
         pixels = data["frames"][clips, STRIDE * first : STRIDE * (first + keys - 1) + 1]

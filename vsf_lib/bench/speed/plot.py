@@ -1,4 +1,4 @@
-"""Draws the results of `bench attention`: time and memory over the length of the negative prompt.
+"""Draws results: time and memory over the length of the negative prompt.
 
 Owns the picture. Knows the JSON only.
 """
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.bench.attention.shapes import SHAPES
-from vsf_lib.bench.attention.table import Row, groups, lines
 from vsf_lib.bench.palette import (
     BLACK,
     BLUE,
@@ -25,8 +23,9 @@ from vsf_lib.bench.palette import (
     check_drawable,
 )
 from vsf_lib.bench.results import write_whole
+from vsf_lib.bench.speed.table import Row, groups, lines, rounds
 
-_COLOURS = {
+COLOURS = {
     "none": BLACK,
     "vsf": BLUE,
     "vsf-masked": SKY,
@@ -48,19 +47,19 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    styles = _styles(found["rows"])
-    panels = groups([row for row in found["rows"] if "failed" not in row])
+    measured = [row for row in found["rows"] if "failed" not in row]
+    styles, panels = _styles(measured), groups(measured)
     figure = Figure(figsize=(12.5, 0.6 + 3.6 * max(len(panels), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(
         f"{found['machine']['name']}, {found['dtype']}, torch {found['versions']['torch']}: medians of "
-        f"{found['rounds']} interleaved rounds, bars from the least to the most",
+        f"{rounds(found['rows'])} in turn, bars from the least to the most",
         fontsize="medium",
     )
     axes = figure.subplots(max(len(panels), 1), 2, squeeze=False)
-    for (ratio, memory), ((name, batch), rows) in zip(axes, panels.items(), strict=False):
-        heads = f"{rows[0]['heads']} of {rows[0]['heads_of_model']} heads"
-        ratio.set_title(f"{SHAPES[name].shown}: {heads}, batch {batch}", fontsize="medium", loc="left")
+    for (ratio, memory), ((_, batch), rows) in zip(axes, panels.items(), strict=False):
+        title = f"{rows[0]['shown']}: {rows[0]['part']}, batch {batch}"
+        ratio.set_title(title, fontsize="medium", loc="left")
         _draw_panel(ratio, memory, rows, styles)
     write_whole(path, lambda part: figure.savefig(part, format="png", dpi=110), "the plot", "--plot")
 
@@ -69,7 +68,7 @@ def _styles(rows: Sequence[Row]) -> Styles:
     """Colour, dash and mark of each method and kernel, the same in every panel."""
     return {
         (method, kernel): {
-            "color": _COLOURS[method],
+            "color": COLOURS[method],
             "linestyle": DASHES[number % len(DASHES)],
             "marker": MARKS[number % len(MARKS)],
         }

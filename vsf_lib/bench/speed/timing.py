@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -18,30 +19,54 @@ class Ratio(NamedTuple):
     high: float
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How often all is timed: `most` rounds of `calls` calls each, or fewer where `seconds` are over.
+
+    The first `least` rounds are made whatever they take.
+    """
+
+    most: int
+    calls: int = 1
+    seconds: float | None = None
+    least: int = 3
+
+    def goes_on(self, made: int, gone: float) -> bool:
+        """Whether there is time for one more round after `made` that took `gone` seconds."""
+        if self.seconds is None or made < max(self.least, 1):
+            return True
+        return gone * (made + 1) / made <= self.seconds
+
+
 def interleaved(
     runs: Sequence[Callable[[], object]],
-    rounds: int,
+    pace: Pace,
     *,
-    calls: int,
     clock: Callable[[], float],
     wait: Callable[[], None],
 ) -> list[list[float]]:
-    """The seconds of each of `runs` in each round, `calls` calls at a time.
+    """The seconds of each of `runs` in each round.
 
     Every round has them all, so that a machine that gets slower does so for all of them, and each begins with
     another one, so that none always follows the same.
     """
     seconds: list[list[float]] = [[] for _ in runs]
-    for number in range(rounds):
+    first = ended = 0.0
+    for number in range(pace.most):
+        if not pace.goes_on(number, ended - first):
+            break
         for place in range(len(runs)):
             which = (number + place) % len(runs)
             run = runs[which]
             wait()
             began = clock()
-            for _ in range(calls):
+            for _ in range(pace.calls):
                 run()
             wait()
-            seconds[which].append((clock() - began) / calls)
+            ended = clock()
+            seconds[which].append((ended - began) / pace.calls)
+            if number == place == 0:
+                first = began
     return seconds
 
 

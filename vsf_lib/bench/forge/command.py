@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.bench.attention.timing import interleaved, ratio
 from vsf_lib.bench.forge.host import Asked, Host
 from vsf_lib.bench.results import check_target, progress, write_json
+from vsf_lib.bench.speed.timing import Pace, interleaved, ratio
 from vsf_lib.cli.console import result
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import GUIDING
@@ -112,7 +112,7 @@ def measure(
         drawn += 1
 
     runs = [partial(draw, *kind) for kind in kinds]
-    seconds = interleaved(runs, rounds, calls=1, clock=clock, wait=lambda: None)
+    seconds = interleaved(runs, Pace(rounds), clock=clock, wait=lambda: None)
     few, many = steps
     each = {
         method: [(b - a) / (many - few) for a, b in zip(*seconds[2 * at : 2 * at + 2], strict=True)]

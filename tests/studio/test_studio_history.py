@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,36 @@ def test_a_new_picture_does_not_take_over_what_an_older_one_left(
     assert free_path(tmp_path, "Car", 7).name == "car-7-2.png", "its heat map is not the new one's"
     (tmp_path / "car-7-2-without.png").touch()
     assert free_path(tmp_path, "Car", 7).name == "car-7-3.png"
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"steps": 9}, {"prompt": "a red car"}, {"model": "other"}])
+def test_what_an_older_picture_left_is_not_shown_beside_another(
+    tmp_path: Path, rng: np.random.Generator, change: dict[str, Any]
+) -> None:
+    """As `generate` may take the name of a picture that was deleted."""
+    save_group(tmp_path, rng)
+    image = noise(rng)
+    save(tmp_path / "car-7.png", image, replace(BASE, **change))
+    (entry,) = History(tmp_path).latest(9)
+    assert (entry.sheet, entry.overlays()) == (None, ())
+    (shown,) = entry.pictures()
+    assert same(shown, image)
+
+
+def test_a_guided_picture_is_never_called_the_unguided_one(tmp_path: Path, rng: np.random.Generator) -> None:
+    save(tmp_path / "x.png", noise(rng))
+    save(tmp_path / "x-without.png", noise(rng))
+    (entry,) = History(tmp_path).latest(9)
+    assert len(entry.pictures()) == 1
+
+
+def test_a_damaged_heat_map_does_not_hide_its_picture(tmp_path: Path, rng: np.random.Generator) -> None:
+    save_group(tmp_path, rng)
+    sheet = tmp_path / "car-7-heatmap.png"
+    sheet.write_bytes(sheet.read_bytes()[:300])
+    (entry,) = History(tmp_path).latest(9)
+    assert entry.overlays() == ()
+    assert len(entry.pictures()) == 2
 
 
 def test_a_comparison_of_the_command_line_is_taken_apart(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ Knows no page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,8 +54,18 @@ class Entry:
     @property
     def sheet(self) -> Path | None:
         """The heat map's file."""
-        file = beside(self.path, HEATMAP_FILE)
-        return file if file.is_file() else None
+        return self._beside(HEATMAP_FILE, self.parameters)
+
+    @property
+    def without(self) -> Path | None:
+        """The unguided picture's file, if it is one of its own."""
+        return self._beside(WITHOUT, replace(self.parameters, settings=None))
+
+    def _beside(self, what: str, expected: Parameters) -> Path | None:
+        """A file that goes with it by its name and by what it says: names outlive their pictures."""
+        file = beside(self.path, what)
+        other = read_entry(file) if file.is_file() else None
+        return file if other is not None and _alone(other.parameters) == _alone(expected) else None
 
     @property
     def caption(self) -> str:
@@ -75,19 +85,18 @@ class Entry:
         picture = _opened(self.path)
         if COMPARISON in self.parameters.extra:
             return halves(picture)
-        without = beside(self.path, WITHOUT)
-        if self.sweep is None and without.is_file():
-            return _opened(without), picture
-        return (picture,)
+        without = None if self.sweep is not None else self.without
+        return (picture,) if without is None else (_opened(without), picture)
 
     def overlays(self) -> tuple[Image.Image, ...]:
         """The same pictures under the heat map; nothing where there is none."""
-        if self.sheet is None:
+        sheet = self.sheet
+        if sheet is None:
             return ()
-        told = parse_parameters(read_png(self.sheet)).extra
+        told = parse_parameters(read_png(sheet)).extra
         count = 2 if COMPARISON in told else 1
         size = (self.parameters.width, self.parameters.height)
-        return tuple(overlays_of(_opened(self.sheet), size, count)) if HEATMAP in told else ()
+        return tuple(overlays_of(_opened(sheet), size, count)) if HEATMAP in told else ()
 
 
 class History:
@@ -147,6 +156,12 @@ def read_entry(path: Path) -> Entry | None:
     except VSFError:
         return None
     return entry if parameters.version.startswith(PROGRAM) else None
+
+
+def _alone(parameters: Parameters) -> Parameters:
+    """What a picture and those beside it have in common."""
+    extra = {name: text for name, text in parameters.extra.items() if name not in (COMPARISON, HEATMAP)}
+    return replace(parameters, extra=extra)
 
 
 def halves(picture: Image.Image) -> tuple[Image.Image, Image.Image]:

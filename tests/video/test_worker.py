@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from vsf_lib.video import memory, messages  # noqa: E402
 from vsf_lib.video.files import read_frames, read_infotext  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
 from vsf_lib.video.process import Worker, WorkerError  # noqa: E402
-from vsf_lib.video.worker import Maker  # noqa: E402
+from vsf_lib.video.worker import Maker, Orders  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 OFF = Settings(method="off")
@@ -342,6 +344,22 @@ def test_the_worker_ends_when_its_owner_is_killed(wan, tmp_path, sabotage, hangs
     while time.monotonic() < end and _alive(pid):
         time.sleep(0.1)
     assert not _alive(pid)
+
+
+def test_a_cancel_is_not_lost_before_its_job_is_taken_and_is_not_the_next_ones():
+    """As when the process has not yet loaded what it begins with."""
+    said = queue.Queue()
+    orders = Orders(map(json.dumps, iter(said.get, None)))  # which never ends: its end ends the process
+    said.put({"make": 1})
+    said.put({"cancel": True})
+    end = time.monotonic() + 30
+    while not orders.stopped() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert orders.next() == {"make": 1}
+    assert orders.stopped()
+    said.put({"make": 2})
+    assert orders.next() == {"make": 2}
+    assert not orders.stopped()
 
 
 def _alive(pid):

@@ -45,10 +45,8 @@ class Orders:
         threading.Thread(target=self._read, args=(lines,), daemon=True).start()
 
     def next(self) -> dict[str, Any] | None:
-        """The next job, or None when there will be none."""
-        order = self._jobs.get()
-        self._cancelled.clear()
-        return order
+        """The next job, or None when there will be none. One is given at a time."""
+        return self._jobs.get()
 
     def stopped(self) -> bool:
         """Whether the job that runs is to stop."""
@@ -58,6 +56,7 @@ class Orders:
         for line in lines:
             order = json.loads(line)
             if "make" in order:
+                self._cancelled.clear()  # here, so that none is lost which comes before the job is taken
                 self._jobs.put(order)
             elif "cancel" in order:
                 self._cancelled.set()

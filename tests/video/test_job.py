@@ -85,6 +85,9 @@ def test_causvids_first_frames_are_extra_and_dropped():
         ("a.safetensors:0.5", "a.safetensors", 0.5),
         (r"C:\models\ä b.safetensors:-1", r"C:\models\ä b.safetensors", -1),
         (r"C:\models\a.safetensors", r"C:\models\a.safetensors", 1),
+        ("few-steps:0.1234567891", "few-steps", 0.1234567891),
+        ("few-steps:-1e-07", "few-steps", -1e-07),
+        ("a.safetensors:1.2345678e-05", "a.safetensors", 1.2345678e-05),
     ],
 )
 def test_a_lora_is_a_file_and_a_weight(text, file, weight):

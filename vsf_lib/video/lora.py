@@ -32,7 +32,7 @@ class Lora(BaseModel):
         """`FILE` or `FILE:WEIGHT`; a Windows drive's colon is none."""
         ending = re.escape(SAFETENSORS)
         match = re.fullmatch(
-            rf"(?P<file>.+{ending})(?::(?P<weight>.*))?|(?P<other>.+?)(?::(?P<number>[-+.\d]+))?",
+            rf"(?P<file>.+{ending})(?::(?P<weight>.*))?|(?P<other>.+?)(?::(?P<number>[-+.\d]+(?:e[-+]?\d+)?))?",
             text.strip(),
             re.IGNORECASE,
         )
@@ -46,7 +46,8 @@ class Lora(BaseModel):
         return made
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.weight:g}"
+        short = f"{self.weight:g}"
+        return f"{self.file}:{short if float(short) == self.weight else repr(self.weight)}"
 
 
 def checked(kind: Any, values: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from vsf_lib.images.asked import Asked
 from vsf_lib.images.process import Worker
 from vsf_lib.images.row import CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Row
 from vsf_lib.metadata import parse_parameters, read_png
+from vsf_lib.video import messages
 from vsf_lib.video.locks import turn
 
 CAR = Asked(prompt="a red car on a field", given={"negative_prompt": "wheels"}, seed=2, compare=True, steps=2)
@@ -169,6 +170,45 @@ def test_a_process_that_dies_costs_its_job_alone(told: Told) -> None:
     assert dead.state == FAILED
     assert "the picture process ended" in dead.message
     assert told.until(told.row.add(CAR))[-1].state == DONE
+
+
+class Standing:
+    """A worker that ends every job at once, as it is told to."""
+
+    def __init__(self) -> None:
+        self.alive, self.ends = True, list[messages.Event]()
+
+    def draw(self, *_: object) -> messages.Event:
+        return self.ends.pop(0)
+
+    def close(self) -> None:
+        self.alive = False
+
+
+@pytest.mark.parametrize(
+    ("ends", "makes_room"),
+    [
+        ("large drawn", True),
+        ("large drawn, small failed", True),
+        ("large failed", True),
+        ("large drawn, small drawn", False),
+        ("small drawn", False),
+    ],
+)
+def test_room_is_made_while_a_large_model_may_be_held(tmp_path: Path, ends: str, makes_room: bool) -> None:
+    """A small model's job that fails early leaves the large one where it was."""
+    said = {"drawn": messages.Drawn("", "", 0.0), "failed": messages.Failed("no such device")}
+    worker = Standing()
+    told = Told(tmp_path, worker=lambda: worker)
+    try:
+        for one in ends.split(", "):
+            kind, end = one.split()
+            worker.ends.append(said[end])
+            told.until(told.row.add(Asked(**{**CAR.told(), "model": "a/b" if kind == "large" else "scenes"})))
+        told.row.make_room()
+        assert worker.alive != makes_room
+    finally:
+        told.row.close()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Row:
         self._cancelled: set[int] = set()
         self._last = 0
         self._heavy = False
-        """Whether the worker holds a model that is not one of the small ones."""
+        """Whether the worker may hold a model that is not one of the small ones."""
         self._over = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="vsf-pictures", daemon=True)
@@ -157,13 +157,17 @@ class Row:
         end: End
         try:
             with self._turn(lambda: self._stopped(job.id)):
-                self._heavy = job.asked.model not in (None, *MODELS)
-                end = self._start_worker().draw(
+                heavy = job.asked.model not in (None, *MODELS)
+                worker = self._start_worker()
+                self._heavy = self._heavy or heavy
+                end = worker.draw(
                     job.asked,
                     self._folder,
                     lambda event: self._look(job.id, event),
                     lambda: self._stopped(job.id),
                 )
+                if isinstance(end, messages.Drawn):  # else it may hold the one of the job before
+                    self._heavy = heavy
         except Withdrawn:
             end = messages.Cancelled()
         except Exception as error:
@@ -204,6 +208,6 @@ class Row:
         return self._worker
 
     def _end_worker(self) -> None:
-        worker, self._worker = self._worker, None
+        worker, self._worker, self._heavy = self._worker, None, False
         if worker is not None:
             worker.close()

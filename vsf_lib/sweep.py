@@ -47,7 +47,7 @@ class Sweep:
         left, _, right = text.partition("=")
         if not left.strip() or not right.strip():
             raise SettingsError(f"the sweep is {text.strip()!r}, but must be like {_EXAMPLE}")
-        swept = field(left.strip().removeprefix("--").replace("-", "_"))
+        swept = field(swept_name(text))
         if swept.kind is not float:
             raise SettingsError(f"{swept.name} is no number, so it cannot be swept: {_choice()}")
         values: list[Decimal] = []
@@ -126,6 +126,11 @@ def sweepable(method: str | None = None) -> tuple[str, ...]:
 def number(value: float) -> str:
     """`value` as a person writes it: 0.3, 8, and never 1e-05."""
     return _plain(Decimal(repr(value)))
+
+
+def swept_name(text: str) -> str:
+    """What a sweep's text calls its field, whether or not there is such a one."""
+    return text.partition("=")[0].strip().removeprefix("--").replace("-", "_")
 
 
 def _choice(method: str | None = None) -> str:

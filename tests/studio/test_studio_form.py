@@ -21,7 +21,7 @@ from vsf_lib.presets import BASELINES, preset_for  # noqa: E402
 from vsf_lib.settings import Settings, fields  # noqa: E402
 from vsf_lib.studio.desk import ImageDesk  # noqa: E402
 from vsf_lib.studio.history import EXAMPLE, read_entry  # noqa: E402
-from vsf_lib.studio.ui.form import OWN, STRONG, USUAL, Form  # noqa: E402
+from vsf_lib.studio.ui.form import OWN, STRONG, USUAL, Form, _sweep_for  # noqa: E402
 from vsf_lib.studio.ui.result import BEFORE, STEPS, WHERE, Result  # noqa: E402
 
 
@@ -123,6 +123,26 @@ def test_presets_follow_model_and_method_until_own_values(form: Form) -> None:
     strong = dict(zip(STRENGTHS, form._suggested(STRONG, "scenes", "nag"), strict=True))
     assert strong["nag_phi"] == BASELINES["nag-strong"].values["nag_phi"]
     assert all("value" not in update for update in form._suggested(OWN, "scenes", "vsf"))
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "becomes"),
+    [
+        ("nag", "alpha=0:6:0.5", "nag_phi=1:11:1"),
+        ("nag", "alpha=0,2", "nag_phi=1:11:1"),
+        ("nag", "nag_tau=1,2", None),
+        ("vsf", "--alpha=0,3", None),
+        ("difference", "alpha=0:6:0.5", "alpha=0.5:8:0.5"),
+        ("off", "alpha=0,3", None),
+        ("vsf", "", "alpha=0:6:0.5"),
+    ],
+)
+def test_another_method_brings_its_sweep_in_place_of_one_that_it_cannot_do(
+    method: str, text: str, becomes: str | None
+) -> None:
+    """A restored sweep's method changes, too, and must not take the restored range away."""
+    found = _sweep_for(method, text)
+    assert found == becomes if becomes is not None else found == gr.skip()
 
 
 def test_another_model_brings_its_steps_its_recipes_and_what_it_knows(form: Form) -> None:

@@ -20,7 +20,7 @@ from vsf_lib.scenes.world import KINDS, PLACES
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
 from vsf_lib.studio.words import label
-from vsf_lib.sweep import MOST_FPS, USUAL_FPS
+from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
 from vsf_lib.video.ui.form import QUIET
 from vsf_lib.video.ui.words import say
 
@@ -221,8 +221,8 @@ class Form:
         tokens = made["negative_tokens"]
         tokens.input(self._unless_suggested, inputs=[tokens, *asked], outputs=[self._preset], **QUIET)
         made["method"].change(
-            lambda method: [*shown_for(method), _SWEEPS.get(method, gr.skip())],
-            inputs=[made["method"]],
+            lambda method, text: [*shown_for(method), _sweep_for(method, text)],
+            inputs=[made["method"], made["sweep"]],
             outputs=[*self._rows.values(), made["sweep"]],
             **QUIET,
         )
@@ -280,6 +280,12 @@ def _world(model: str) -> str:
     if model not in MODELS:
         return ""
     return f"The small built-in model knows a little world: {', '.join(KINDS)}; {', '.join(PLACES.values())}."
+
+
+def _sweep_for(method: str, text: str) -> Any:
+    """The usual sweep of a method in place of another's; one's own stays, or what a file has brought."""
+    reads = any(item.name == swept_name(text) and method in item.methods for item in fields())
+    return gr.skip() if reads and text not in _SWEEPS.values() else _SWEEPS.get(method, gr.skip())
 
 
 def _shown(element: Any, value: Any) -> Any:

@@ -14,7 +14,9 @@ from pictures import BASE, noise, save
 
 from vsf_lib.errors import ModelError, PromptError, SettingsError
 from vsf_lib.images.asked import Asked
+from vsf_lib.images.model import find_model
 from vsf_lib.images.resolve import resolve
+from vsf_lib.metadata import FINGERPRINT
 from vsf_lib.settings import Settings, fields
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.words import on_page
@@ -174,6 +176,15 @@ def test_a_file_restores_what_it_was_made_from(tmp_path: Path, desk: ImageDesk) 
         assert request.settings == settings
         assert (request.seed, request.steps, request.prompt) == (told.seed, told.steps, told.prompt)
         assert request.size == (64, 48)
+
+
+def test_a_file_of_other_weights_says_so_in_the_form(tmp_path: Path, desk: ImageDesk) -> None:
+    ours = find_model("scenes").fingerprint()
+    for name, weights, differs in (("old.png", "0123456789", True), ("new.png", ours, False)):
+        told = replace(BASE, extra={FINGERPRINT: weights})
+        notes = desk.restored(save(tmp_path / name, noise(np.random.default_rng()), told)).request.notes
+        said = f"{name} was made with other weights of this model, so the picture differs"
+        assert (said in notes) == differs
 
 
 def test_what_restores_nothing_says_why(tmp_path: Path, desk: ImageDesk) -> None:

@@ -20,10 +20,11 @@ from vsf_lib.errors import ModelError, is_out_of_memory
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import Model, find_model
 from vsf_lib.images.plans import FILMS
+from vsf_lib.images.remarks import other_weights, remarks
 from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.metadata import format_parameters, write_png
-from vsf_lib.scenes.model import MODELS, NAME, SIZE, check_words
+from vsf_lib.scenes.model import MODELS, NAME, check_words
 
 _MEMORY = "choose a smaller --size, --dtype bfloat16, --offload model or sequential, or close other programs"
 
@@ -139,15 +140,11 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     machine = choose_machine(request, model)
     folder = fetch(model)
     request = request.fitted(flux=folder.flux)
-    notes = list(request.notes)
-    if request.fingerprint not in ("", model.fingerprint()):
-        notes.append(f"{args.from_image} was made with other weights of this model, so the picture differs")
-    if folder.file is not None and folder.file.more:
-        notes.append(f"the file's own {' and '.join(folder.file.more)} are not read, but those of --parts")
-    if model.built_in and request.size not in (None, (SIZE, SIZE)):
-        notes.append(
-            f"the {model.name} model has learnt {SIZE}x{SIZE} only: expect poor pictures at other sizes"
-        )
+    notes = [
+        *request.notes,
+        *other_weights(request, model, str(args.from_image)),
+        *remarks(request, model, folder),
+    ]
     if args.seed is None and args.from_image is None:
         notes.append(f"seed {request.seed}")
     pictures: Iterator[Picture]

@@ -14,13 +14,15 @@ from typing import Any
 
 from PIL import Image
 
-from vsf_lib.errors import OutputError, VSFError, is_out_of_memory
+from vsf_lib.adapters.predictions import check_scheduler
+from vsf_lib.errors import ModelError, OutputError, VSFError, is_out_of_memory
 from vsf_lib.files import free_name, reason
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.besides import HEATMAP, WITHOUT, beside, free_path
 from vsf_lib.images.loading import Machine, choose_machine, fetch, load
 from vsf_lib.images.model import Folder, Model, find_model
 from vsf_lib.images.pictures import Picture, Watch, draw_with
+from vsf_lib.images.remarks import remarks
 from vsf_lib.images.request import Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.swept import draw_sweep, pictures_in
@@ -70,10 +72,16 @@ class Easel:
             self._emit(messages.Progress("fetching the model, which may take long"))
         place = fetch(model)
         request = request.fitted(flux=place.flux)
-        for note in request.notes:
+        for note in (*request.notes, *remarks(request, model, place)):
             self._emit(messages.Note(note))
         place.size(request.size)
         pipe = self._loaded(model, place, machine)
+        if request.heatmap:
+            try:
+                check_scheduler(pipe)
+            except ModelError as error:
+                self._emit(messages.Note(f"there is no heat map: {error}"))
+                request = replace(request, heatmap=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

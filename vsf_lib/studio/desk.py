@@ -14,7 +14,8 @@ from typing import Any
 
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.images.asked import Asked
-from vsf_lib.images.model import find_model
+from vsf_lib.images.model import Model, find_model
+from vsf_lib.images.remarks import other_weights
 from vsf_lib.images.request import Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
@@ -23,7 +24,7 @@ from vsf_lib.scenes.model import MODELS, check_words
 from vsf_lib.settings import SHARING, fields
 from vsf_lib.studio.history import History
 from vsf_lib.studio.shelf import ImageShelf
-from vsf_lib.sweep import INFOTEXT
+from vsf_lib.sweep import INFOTEXT, swept_name
 from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.locks import turn
@@ -116,7 +117,7 @@ class ImageDesk:
         asked = Asked(**own, given=given)
         if sweep:
             text = str(values.get("sweep") or "")
-            given.pop(text.partition("=")[0].strip().removeprefix("--").replace("-", "_"), None)
+            given.pop(swept_name(text), None)
             fps = _whole("fps", values.get("fps"))
             return replace(asked, sweep=text, given=given, fps=fps, loop=bool(values.get("loop")))
         return replace(
@@ -133,8 +134,13 @@ class ImageDesk:
         model = self.shelf.name(request.model)
         if not self.shelf.paths and model not in self.shelf.names():
             raise SettingsError(f"{path.name} was drawn with {model}, which is not among this page's models")
-        notes = tuple(note.replace(str(path), path.name) for note in request.notes)
-        return Restored(replace(request, notes=notes), _is_flux(request))
+        found = _found(request)
+        notes = [note.replace(str(path), path.name) for note in request.notes]
+        if found is not None:
+            notes += other_weights(request, found, path.name)
+        folder = None if found is None else found.folder
+        flux = family(request.model) == FLUX if folder is None else folder.flux
+        return Restored(replace(request, notes=tuple(notes)), flux)
 
     def recipes(self, model: str) -> list[tuple[str, str]]:
         """The recipes that a model can show: what they do, and their names."""
@@ -182,12 +188,11 @@ class BesideVideos(Surroundings):
             yield
 
 
-def _is_flux(request: Request) -> bool:
+def _found(request: Request) -> Model | None:
     try:
-        folder = find_model(request.model, request.parts).folder
+        return find_model(request.model, request.parts)
     except ModelError:  # it is elsewhere; the form names it all the same
-        folder = None
-    return family(request.model) == FLUX if folder is None else folder.flux
+        return None
 
 
 def _whole(name: str, value: Any) -> int | None:

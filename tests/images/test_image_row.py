@@ -176,13 +176,29 @@ class Standing:
     """A worker that ends every job at once, as it is told to."""
 
     def __init__(self) -> None:
-        self.alive, self.ends = True, list[messages.Event]()
+        self.alive, self.ends, self.orders = True, list[messages.Event](), 0
 
     def draw(self, *_: object) -> messages.Event:
+        self.orders += 1
         return self.ends.pop(0)
 
     def close(self) -> None:
         self.alive = False
+
+
+def test_nothing_is_ordered_outside_of_its_turn(tmp_path: Path) -> None:
+    worker = Standing()
+    worker.ends.append(messages.Cancelled())
+    told = Told(tmp_path, worker=lambda: worker)
+    try:
+        with told.lock:
+            id = told.row.add(CAR)
+            told.until(id, lambda job: job.state != WAITING)
+            told.row.cancel(id)
+            told.until(id)
+        assert worker.orders == 0
+    finally:
+        told.row.close()
 
 
 @pytest.mark.parametrize(

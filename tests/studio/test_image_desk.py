@@ -20,6 +20,7 @@ from vsf_lib.metadata import FINGERPRINT
 from vsf_lib.settings import Settings, fields
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.words import on_page
+from vsf_lib.video.locks import Withdrawn
 
 
 class Kept:
@@ -229,6 +230,22 @@ def test_recipes_are_those_that_the_model_can_show(desk: ImageDesk) -> None:
     assert "camouflage" not in small
     assert "camouflage" in [name for _, name in desk.recipes("black-forest-labs/FLUX.1-dev")]
     assert desk.example("gentle", "scenes").values["alpha"] == 5.0
+
+
+def test_a_video_has_the_room_of_the_pictures_and_no_picture_beside_it(desk: ImageDesk) -> None:
+    def room() -> None:
+        asked.append("room")
+        with pytest.raises(Withdrawn), around.picture(lambda: True):
+            asked.append("a picture beside the video")
+
+    asked: list[str] = []
+    around = desk.around
+    desk.row.make_room = room
+    with around.job(None, lambda: False):  # type: ignore[arg-type]
+        assert asked == ["room"]
+    with around.picture(lambda: False), pytest.raises(Withdrawn), around.job(None, lambda: True):  # type: ignore[arg-type]
+        asked.append("a video beside the picture")
+    assert asked == ["room"]
 
 
 def test_messages_are_in_the_page_s_words() -> None:

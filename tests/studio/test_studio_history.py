@@ -123,6 +123,7 @@ def test_a_comparison_of_the_command_line_is_taken_apart(tmp_path: Path, rng: np
     save(tmp_path / "x.png", sheet, replace(BASE, extra={COMPARISON: COMPARISON_VALUE}))
     (entry,) = History(tmp_path).latest(9)
     assert all(same(*pair) for pair in zip(entry.pictures(), sides, strict=True))
+    assert same(thumbnail(entry).resize((64, 48), Image.Resampling.NEAREST), sides[1]), "the guided one"
 
 
 def test_a_sweep_is_its_strip_and_its_film(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -80,6 +80,7 @@ def test_a_picture_is_the_one_that_generate_draws_and_the_model_stays(told: Told
     parameters = parse_parameters(read_png(drawn.path))
     assert parameters.settings is not None
     assert read_png(drawn.path) == drawn.infotext
+    assert "VSF comparison" not in drawn.infotext, "it is one picture, and would be shown in halves"
     assert parse_parameters(read_png(drawn.without)).settings is None, "nothing guided it"
     assert [one.steps for one in seen if one.steps][-1] == 4
     again = told.until(told.row.add(CAR))

@@ -113,7 +113,8 @@ def test_prompt_and_unconditional_may_come_apart():
                 for name, value in both["c"].items()
             }
             out = sampling.wrapper()(apply_to(model), {**part, "cond_or_uncond": [entry]})
-            torch.testing.assert_close(out[0], whole[row])
+            # Where rows differ in it, beta is a tensor in float32, alone a number.
+            torch.testing.assert_close(out[0], whole[row], atol=2e-6, rtol=1e-6)
 
 
 def test_half_precision_stays_what_it_was():

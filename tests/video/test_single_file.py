@@ -312,7 +312,7 @@ def test_the_infotext_brings_the_files_back(job, path):
     again = VideoJob.from_infotext(made.infotext(version="vsf 1"))
     assert (again.vae, again.text_encoder, again.model) == (path, path, "wan.safetensors")
     assert ("VSF VAE" in made.infotext()) == bool(path)
-    assert list(VideoJob.model_fields)[-2:] == ["vae", "text_encoder"], "fields are appended"
+    assert list(VideoJob.model_fields)[-3:] == ["vae", "text_encoder", "compare"], "fields are appended"
     with pytest.raises(SettingsError, match="it has control signs in it"):
         job(vae="a\nb")
 

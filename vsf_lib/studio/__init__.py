@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vsf_lib.errors import SettingsError
+from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.files import reason
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk
 
@@ -33,7 +34,8 @@ def open_page(
 
     Without `images` it is the page for videos alone.
     `path` is where another server shows it, as in `/vsf-video/page`; it goes by the forwarded host.
-    Raises SettingsError where gradio is missing or the port is taken. The desks stay the caller's to close.
+    Raises SettingsError where gradio is missing or the port is taken, OutputError where there is no place for
+    outputs. The desks stay the caller's to close.
     """
     try:
         import gradio as gr
@@ -43,11 +45,8 @@ def open_page(
     from vsf_lib.video.ui.page import build as build_videos
 
     css = _STYLE.read_text(encoding="utf-8") if _STYLE.is_file() else ""
-    desk.places.outputs.mkdir(parents=True, exist_ok=True)
-    served = [desk.places.outputs.resolve()]
-    if images is not None:
-        images.outputs.mkdir(parents=True, exist_ok=True)
-        served.append(images.outputs.resolve())
+    outputs = [desk.places.outputs] if images is None else [desk.places.outputs, images.outputs]
+    served = [_made(folder).resolve() for folder in outputs]
     blocks = build_videos(desk) if images is None else build(images, desk)
     try:
         _, local, _ = blocks.launch(
@@ -77,3 +76,13 @@ def open_page(
         yield str(local)
     finally:
         gr.close_all()
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the page cannot keep what it draws in {folder}: {reason(error)}; start it in another folder"
+        ) from error
+    return folder

@@ -73,9 +73,7 @@ class ImageTab:
         )
         filled = [*form.outputs, form.said]
         result.reuse.click(self._reuse, inputs=[self._path], outputs=filled, **QUIET)
-        self._dropped.upload(self._drop, inputs=[self._dropped], outputs=filled, **QUIET).then(
-            lambda: None, outputs=[self._dropped], **QUIET
-        )  # where a file lies, the browser opens the next one instead
+        self._dropped.upload(self._drop, inputs=[self._dropped], outputs=filled, **QUIET)
         blocks.load(self._first, outputs=[*result.outputs, self._path, self._gallery, self._paths], **QUIET)
 
     def _first(self) -> list[Any]:

@@ -155,9 +155,7 @@ class _Page:
             inputs=[self._dropped],
             outputs=filled,
             **QUIET,
-        ).then(lambda: gr.update(visible=False), **away).then(
-            lambda: None, outputs=[self._dropped], **QUIET
-        )  # where a file lies, the browser opens the next one instead
+        ).then(lambda: gr.update(visible=False), **away)
         if self._downloads is not None:
             self._downloads.connect()
         self._install.click(self._set_up, outputs=[self._packages, self._said])

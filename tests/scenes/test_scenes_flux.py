@@ -18,35 +18,18 @@ from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_pipeline
-from vsf_lib.scenes.model import FOLDER, MAX_SEQUENCE_LENGTH, SIZE
-from vsf_lib.scenes.training import autoencoder, flow, flux, flux_stages, gate
+from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH, SIZE
+from vsf_lib.scenes.training import flux, flux_stages, gate
 from vsf_lib.scenes.training.common import muon_and_adam, run_steps
 from vsf_lib.scenes.training.distil import guided
-from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks
+from vsf_lib.scenes.training.networks import Networks
 from vsf_lib.scenes.training.text import Captions
 from vsf_lib.scenes.training.text import encode as encode_sd3
-from vsf_lib.scenes.training.traces import FEW, FINER, TAUGHT, Traces, begun, load_teacher, trace
+from vsf_lib.scenes.training.traces import FEW, FINER, TAUGHT, Traces, begun, trace
 from vsf_lib.settings import Settings
 
 TEXTS = ["a red car on a field", "wheels", "an orange cat with ears and tail in the snow", ""]
 OFF = Method("none", Settings(method="off"))
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a scenes model without its skill."""
-    folder = tmp_path_factory.mktemp("out") / FOLDER.name
-    networks = Networks.build(autoencoder.build(), 4, STUDENT_LAYERS)
-    torch.manual_seed(6)
-    for parameter in networks.transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    networks.pipeline(flow.SHIFT).to(dtype=torch.float16).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher(shared: Path) -> Networks:
-    return load_teacher(shared)
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,9 @@ from vsf_lib.bench.filming import Take, film, moving_pairs
 from vsf_lib.errors import ModelError
 from vsf_lib.scenes.judge import Judge, JudgeNet, Verdict
 from vsf_lib.scenes.loading import load_video_pipeline
-from vsf_lib.scenes.model import FOLDER, WAN_LORA
+from vsf_lib.scenes.model import WAN_LORA
 from vsf_lib.scenes.motion import FRAMES, STRIDE, VERBS, render_video
 from vsf_lib.scenes.training import (
-    autoencoder,
-    flow,
     wan,
     wan_adopt,
     wan_distil,
@@ -32,8 +30,8 @@ from vsf_lib.scenes.training import (
 )
 from vsf_lib.scenes.training.common import to_pixels
 from vsf_lib.scenes.training.distil import STEP_COUNTS
-from vsf_lib.scenes.training.networks import STUDENT_LAYERS, Networks, build_tokenizer
-from vsf_lib.scenes.training.traces import Traces, load_teacher, trace
+from vsf_lib.scenes.training.networks import Networks, build_tokenizer
+from vsf_lib.scenes.training.traces import Traces, trace
 from vsf_lib.scenes.world import WORDS
 from vsf_lib.settings import Settings
 
@@ -45,23 +43,6 @@ SCHEDULER = UniPCMultistepScheduler(
 
 def anything(text: str, verdict: Verdict) -> bool:
     return True
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a scenes model without its skill."""
-    folder = tmp_path_factory.mktemp("out") / FOLDER.name
-    networks = Networks.build(autoencoder.build(), 4, STUDENT_LAYERS)
-    torch.manual_seed(6)
-    for parameter in networks.transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    networks.pipeline(flow.SHIFT).to(dtype=torch.float16).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher(shared: Path) -> Networks:
-    return load_teacher(shared)
 
 
 @pytest.fixture

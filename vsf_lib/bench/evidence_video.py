@@ -21,7 +21,7 @@ are: show all that the prompt names, lack the part, are clean, show the same obj
 videos, with the part and without it.
 """
 _WHICH = """\
-`vsf`, `vsf-strong` and `difference` are the presets; what ends in `-kept`, `vsf-paper` and `nag` stand where
+`vsf` and `difference` are the presets; what ends in `-kept`, `vsf-paper` and `nag` stand where
 the sweeps below, on other prompts, found the most removal at positive 0.9.
 """
 

@@ -119,7 +119,6 @@ def methods(model: str) -> list[Method]:
     return [
         OFF,
         Method("vsf", preset_for(model).settings()),
-        Method("vsf-strong", preset_for(model, strong=True).settings()),
         Method("difference", preset_for(model).settings(method="difference")),
         Method("nag-strong", baseline("nag-strong").settings()),
         Method("cfg", OFF.settings, guidance_scale=3.0),
@@ -155,7 +154,7 @@ def run(args: Namespace, subject: Subject) -> None:
     crew = Crew(subject, sum(map(len, plan.values())) + len(given) + len(chosen) + len(bare))
     tuning = moving_pairs(TUNING, held_out=False, seed=7)
     sweeps = {name: crew.sweep(takes, tuning) for name, takes in plan.items()}
-    asked = [*given[:4], *(best(sweeps[name]).take for name in chosen), *given[4:], *bare]
+    asked = [*given, *(best(sweeps[name]).take for name in chosen), *bare]
     found, rows = [], []
     for take in asked:
         tried, videos = crew.film(take, pairs, seeds)

@@ -67,7 +67,7 @@ class Moving:
             case "swimming":
                 return replace(scene, x=glide, y=scene.y * 0.6 - 0.025 * self.speed * wave)
             case "jumping":
-                return replace(scene, y=0.08 - 0.17 * self.speed * math.sin(math.pi * time))
+                return replace(scene, y=0.05 - 0.1 * self.speed * math.sin(math.pi * time))
             case "blinking":
                 shut = max(0.0, 1 - abs(frame - STRIDE * self.beat) / STRIDE)
                 return replace(scene, shut=shut)

@@ -33,7 +33,7 @@ from vsf_lib.scenes.training.wan_vae import moving_scenes
 RANK = 12
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
 """What the LoRA changes in every block."""
-CHUNK = 25
+CHUNK = 10
 """Videos that are made at a time."""
 _BEGUN, _FEW = "wan-few-begun.pt", "wan-few.pt"
 _NEAR = 0.3

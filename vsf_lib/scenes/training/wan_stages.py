@@ -36,23 +36,23 @@ def stages(work: Path, scale: float, device: str, workers: int = 1, shared: Path
                 work, shared, stills=n(1000), steps=n(2400), batch=4, count=n(1500), **many
             ),
         ),
-        ("Wan's autoencoder", "wan-vae.pt", lambda: wan_vae.lengthen(work, steps=n(1500), batch=4, **many)),
+        ("Wan's autoencoder", "wan-vae.pt", lambda: wan_vae.lengthen(work, steps=n(3300), batch=4, **many)),
         ("Wan's latents", "wan-latents.pt", lambda: wan_flow.prepare(work, shared, n(9000))),
-        ("Wan", "wan-flow.pt", lambda: wan_flow.go_on(work, shared, steps=n(8000), batch=16, **many)),
+        ("Wan", "wan-flow.pt", lambda: wan_flow.go_on(work, shared, steps=n(14000), batch=16, **many)),
         (
             "Wan's pairs",
             "wan-pairs.pt",
-            lambda: wan_distil.make_pairs(work, shared, count=n(3000), steps=16, scale=2.0, **many),
+            lambda: wan_distil.make_pairs(work, shared, count=n(2800), steps=14, scale=2.2, **many),
         ),
         (
             "Wan's few steps, begun",
             "wan-few-begun.pt",
-            lambda: wan_distil.distil(work, shared, steps=n(2000), batch=32, **many),
+            lambda: wan_distil.distil(work, shared, steps=n(1800), batch=32, **many),
         ),
         (
             "Wan's few steps",
             "wan-few.pt",
-            lambda: wan_distil.refine(work, shared, steps=n(1000), batch=32, **many),
+            lambda: wan_distil.refine(work, shared, steps=n(900), batch=32, **many),
         ),
     ]
 

@@ -110,7 +110,7 @@ def lengthen(
     *,
     steps: int,
     batch: int,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1.6e-3,
     workers: int = 1,
     seed: int = 83,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,17 @@ def form(**values: Any) -> dict[str, Any]:
         ({"alpha": 101}, SettingsError, "alpha is 101"),
         ({"start": 0.5, "end": 0.5}, SettingsError, "start must be below end"),
         ({"start": 0.95}, SettingsError, "none of 8 steps lies between"),
-        ({"seed": -1}, SettingsError, "seed is -1"),
+        ({"seed": -2}, SettingsError, "seed is -2, but must be .* to 4294967295, or -1 for a new one"),
+        ({"seed": 2**32}, SettingsError, "seed is 4294967296"),
         ({"seed": 2.5}, SettingsError, "seed is 2.5, but must be a whole number"),
-        ({"steps": 0}, SettingsError, "steps is 0"),
+        ({"seed": math.inf}, SettingsError, "seed is inf, but must be a whole number"),
+        ({"steps": 0}, SettingsError, "steps is 0, but must be a whole number from 1 to 1000"),
+        ({"steps": 1001}, SettingsError, "steps is 1001"),
+        ({"steps": None}, SettingsError, "steps is empty, but must be a whole number from 1 to 1000"),
+        ({"steps": 7.5}, SettingsError, "steps is 7.5"),
+        ({"alpha": None}, SettingsError, "Alpha is empty, but must be a number from 0 to 100"),
+        ({"beta": ""}, SettingsError, "Beta is empty"),
+        ({"method": "nag", "nag_tau": None}, SettingsError, "NAG tau is empty, .* from 1 to 100"),
         ({"size": "60x64"}, SettingsError, "the width is 60"),
         ({"size": "large"}, SettingsError, "the size is 'large'"),
         ({"guidance_scale": "much"}, SettingsError, "the guidance scale is 'much'"),
@@ -98,6 +107,25 @@ def test_a_sweep_that_cannot_be_drawn_is_refused(desk: ImageDesk, text: str, say
     with pytest.raises(SettingsError, match=says):
         desk.add(form(sweep=text), sweep=True)
     assert desk.row.asked == []
+
+
+def test_minus_one_and_nothing_are_a_new_seed_that_is_known_before_it_is_drawn(desk: ImageDesk) -> None:
+    """The worker resolves the job again, and would otherwise take a seed that nobody has seen checked."""
+    for values in ({"seed": -1}, {"seed": None}, {"seed": "", "sweep": "alpha=1,2"}):
+        for _ in range(2):
+            desk.add(form(**values), sweep="sweep" in values)
+    seeds = [asked.seed for asked in desk.row.asked]
+    assert all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_what_is_not_read_may_be_empty(desk: ImageDesk) -> None:
+    desk.add(form(method="vsf", nag_tau=None, nasa_alpha=None))
+    desk.add(form(method="off", alpha=None))
+    desk.add(form(alpha=None), sweep=True)
+    assert "nag_tau" not in desk.row.asked[0].given
+    with pytest.raises(SettingsError, match="values per second of the film is empty"):
+        desk.add(form(fps=None), sweep=True)
 
 
 def test_a_job_is_what_the_form_says(desk: ImageDesk) -> None:

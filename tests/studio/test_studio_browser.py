@@ -23,7 +23,8 @@ from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk, Places, Rights
 
 FEW = {"steps": 2}
-LONG = {"steps": 50}
+LONG = {"steps": 1000}
+"""So many that a warm model is not done before a test has pressed its buttons."""
 
 
 class Served:
@@ -135,6 +136,18 @@ def test_wrong_input_is_told_and_nothing_waits(page: StudioPage, served: Served)
     page.until(lambda: "the prompt is empty" in page.said(), "no word of the prompt")
     assert "--" not in page.said()
     assert not page.busy()
+    for name, typed, says in (
+        ("alpha", 101, "alpha is 101, but must be a number from 0 to 100"),
+        ("alpha", "", "Alpha is empty, but must be a number from 0 to 100"),
+        ("steps", "", "steps is empty"),
+        ("seed", 1.5, "seed is 1.5, but must be a whole number"),
+        ("seed", -2, "or -1 for a new one each time"),
+    ):
+        page.fill_form("a red car", "wheels", alpha=3, steps=2, seed=1)
+        page.fill_form("a red car", "wheels", **{name: typed})
+        page.click("#vsf_image_generate")
+        page.until(lambda: says in page.said(), says)  # noqa: B023
+        assert page.value(f"#vsf_image_{name} input[type=number]") == str(typed), "moved in silence"
     (served.outputs / "notes.png").write_bytes(b"no picture")
     page.find("#vsf_image_dropped input[type=file]").send_keys(str(served.outputs / "notes.png"))
     page.until(lambda: "notes.png is not a PNG file" in page.said(), "no word of the file")

@@ -14,6 +14,7 @@ gr = pytest.importorskip("gradio")
 
 from pictures import BASE, noise, save, save_group  # noqa: E402
 
+from vsf_lib.errors import SettingsError  # noqa: E402
 from vsf_lib.images.resolve import resolve  # noqa: E402
 from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE  # noqa: E402
 from vsf_lib.preset_choice import STRENGTHS  # noqa: E402
@@ -68,6 +69,27 @@ def test_labels_bounds_and_help_are_those_of_the_settings(form: Form) -> None:
         if item.name != "negative_prompt":
             assert element.info == item.help
     assert "hires_pass" not in form.elements
+
+
+def test_what_is_typed_comes_to_the_desk_as_it_is(form: Form, desk: ImageDesk) -> None:
+    """Gradio's elements would refuse it in words of their own, or take the nearest number in silence."""
+    for name in ("alpha", "beta", "steps", "start", "nag_tau", "fps", "seed"):
+        element = form.elements[name]
+        assert element.get_block_name() in ("slider", "number"), "what the browser knows"
+        for typed in (None, -1, 1.5, 1000.25):
+            assert element.preprocess(typed) == typed, name
+        if isinstance(element, gr.Slider):  # an update makes it anew
+            again = type(element)(**{**element.constructor_args, "maximum": 99})
+            assert again.preprocess(None) is None, name
+    for name, typed, says in (
+        ("seed", 1.5, "seed is 1.5, but must be a whole number"),
+        ("alpha", 101, "alpha is 101, but must be a number from 0 to 100"),
+        ("steps", None, "steps is empty"),
+    ):
+        values = first(form) | {name: form.elements[name].preprocess(typed)}
+        with pytest.raises(SettingsError, match=says):
+            desk.asked(values)
+            resolve(desk.asked(values))
 
 
 def test_the_untouched_form_draws_the_small_model_s_preset(form: Form, desk: ImageDesk) -> None:

@@ -15,6 +15,7 @@ from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk
 
 _STYLE = Path(__file__).parents[2] / "style.css"
+_SCRIPT = Path(__file__).with_name("page.js")
 HOST = "127.0.0.1"
 _FONTS, _MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 """The system's own: gradio's usual ones would come from another server."""
@@ -59,6 +60,7 @@ def open_page(
             quiet=True,
             share=False,  # not by the environment either: nobody else is let in unasked
             css=css,
+            head=f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
             theme=gr.themes.Default(font=_FONTS, font_mono=_MONO).set(
                 block_info_text_color="*neutral_500",  # the usual one is too pale to read
                 body_text_color_subdued="*neutral_500",

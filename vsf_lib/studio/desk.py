@@ -16,15 +16,16 @@ from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import Model, find_model
 from vsf_lib.images.remarks import other_weights
-from vsf_lib.images.request import Request
+from vsf_lib.images.request import MOST_STEPS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
 from vsf_lib.recipes import FLUX, RECIPES, Example, family, recipe_named
 from vsf_lib.scenes.model import MODELS, check_words
-from vsf_lib.settings import SHARING, fields
+from vsf_lib.settings import SHARING
 from vsf_lib.studio.history import History
+from vsf_lib.studio.numbers import count, optional, seed, settings_given
 from vsf_lib.studio.shelf import ImageShelf
-from vsf_lib.sweep import INFOTEXT, swept_name
+from vsf_lib.sweep import INFOTEXT, MOST_FPS, swept_name
 from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.locks import turn
@@ -104,21 +105,21 @@ class ImageDesk:
 
     def asked(self, values: Mapping[str, Any], *, sweep: bool = False) -> Asked:
         """What a form's values ask for: those of `Settings` by their names, and the page's own."""
-        given = {item.name: values[item.name] for item in fields() if item.name in values}
+        text = str(values.get("sweep") or "")
+        swept = swept_name(text) if sweep else ""
+        given = settings_given({name: value for name, value in values.items() if name != swept})
         own: dict[str, Any] = {name: values.get(name) for name in _OWN}
         own["model"] = self.shelf.model(str(own["model"] or ""))
         own["parts"] = self.shelf.part(str(own["parts"] or ""))
         own["size"] = str(own["size"] or "").strip() or None
-        own["guidance_scale"] = _number("guidance scale", str(own["guidance_scale"] or ""))
-        for name in ("steps", "seed"):
-            own[name] = _whole(name, own[name])
+        own["guidance_scale"] = optional("guidance scale", str(own["guidance_scale"] or ""))
+        own["steps"] = count("steps", own["steps"], MOST_STEPS)
+        own["seed"] = seed(own["seed"])
         negative = bool(str(given.get("negative_prompt") or "").strip())
         guides = negative and given.get("method") != "off"
         asked = Asked(**own, given=given)
         if sweep:
-            text = str(values.get("sweep") or "")
-            given.pop(swept_name(text), None)
-            fps = _whole("fps", values.get("fps"))
+            fps = count("values per second of the film", values.get("fps"), MOST_FPS)
             return replace(asked, sweep=text, given=given, fps=fps, loop=bool(values.get("loop")))
         return replace(
             asked,
@@ -193,20 +194,3 @@ def _found(request: Request) -> Model | None:
         return find_model(request.model, request.parts)
     except ModelError:  # it is elsewhere; the form names it all the same
         return None
-
-
-def _whole(name: str, value: Any) -> int | None:
-    if value is None or value == "":
-        return None
-    if float(value) != int(value):
-        raise SettingsError(f"{name} is {value}, but must be a whole number")
-    return int(value)
-
-
-def _number(name: str, text: str) -> float | None:
-    if not text.strip():
-        return None
-    try:
-        return float(text.strip().replace(",", "."))
-    except ValueError:
-        raise SettingsError(f"the {name} is {text.strip()!r}, but must be a number") from None

@@ -19,6 +19,8 @@ from vsf_lib.scenes.model import MODELS, NAME
 from vsf_lib.scenes.world import KINDS, PLACES
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
+from vsf_lib.studio.numbers import RANDOM
+from vsf_lib.studio.ui.slider import Slider
 from vsf_lib.studio.words import label
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
 from vsf_lib.video.ui.form import QUIET
@@ -132,12 +134,12 @@ class Form:
                 if desk.shelf.paths else "Those of this server.",
             )  # fmt: skip
         with gr.Row():
-            made["seed"] = gr.Number(
-                label="Seed", value=_SEED, precision=0, minimum=0, maximum=LARGEST_SEED, scale=2,
-                elem_id="vsf_image_seed", min_width=100,
+            made["seed"] = gr.Number(  # without bounds, of which gradio would speak in place of the desk
+                label="Seed", value=_SEED, scale=2, elem_id="vsf_image_seed", min_width=100,
+                info=f"{RANDOM}: a new one each time.",
             )  # fmt: skip
             self._dice = gr.Button("New seed", elem_id="vsf_image_dice", size="sm", scale=1, min_width=80)
-            made["steps"] = gr.Slider(
+            made["steps"] = Slider(
                 1, _MOST_STEPS, usual_steps(NAME), step=1, label="Steps", scale=3, elem_id="vsf_image_steps"
             )
         with gr.Accordion("More", open=False, elem_id="vsf_image_more"):
@@ -160,7 +162,7 @@ class Form:
                 info="What the button Sweep draws, a strip and a film: one setting over a range, "
                 "FIELD=LOW:HIGH:STEP, or a list, FIELD=0,1,4.",
             )  # fmt: skip
-            made["fps"] = gr.Slider(
+            made["fps"] = Slider(
                 1, MOST_FPS, USUAL_FPS, step=1, label="Values per second of the film", elem_id="vsf_image_fps"
             )
             made["loop"] = gr.Checkbox(label="The film runs there and back", elem_id="vsf_image_loop")
@@ -272,7 +274,10 @@ class Form:
 
     def _control(self, name: str) -> Any:
         item = field(name)
-        return control(item, f"vsf_image_{name}", label=label(item.label), value=self._usual.get(name))
+        value = self._usual.get(name)
+        return control(
+            item, f"vsf_image_{name}", label=label(item.label), value=value, slider_class=Slider
+        )  # fmt: skip
 
 
 def _world(model: str) -> str:

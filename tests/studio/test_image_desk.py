@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pictures import BASE, noise, save
 
-from vsf_lib.errors import ModelError, PromptError, SettingsError
+from vsf_lib.errors import ModelError, OutputError, PromptError, SettingsError
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import find_model
 from vsf_lib.images.resolve import resolve
@@ -164,9 +164,43 @@ def test_a_public_page_names_no_path(tmp_path: Path) -> None:
             desk.add(form(**values))
     desk.add(form(model="flux-schnell", steps=4))
     assert len(desk.row.asked) == 1
-    told = replace(BASE, model="/home/somebody/model")
-    with pytest.raises(SettingsError, match="not among this page's models"):
-        desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told))
+    told = replace(BASE, model=str(tmp_path))
+    assert not desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told)).here
+
+
+def test_outputs_that_cannot_be_written_to_are_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    desk = ImageDesk(outputs, row=Kept)
+    desk.add(form())
+    assert [*outputs.iterdir()] == [], "nothing is left of the probe"
+    outputs.rmdir()
+    outputs.write_text("a file in the way", "utf-8")
+    with pytest.raises(OutputError, match=r"nothing is drawn, .* be kept in .*outputs: File exists"):
+        desk.add(form())
+    desk.shelf = replace(desk.shelf, paths=False)
+    with pytest.raises(OutputError, match="could not be kept in its folder: ") as caught:
+        desk.add(form())
+    assert str(tmp_path) not in str(caught.value), "others need not know where"
+    assert len(desk.row.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "here"),
+    [
+        ("sd_xl_base_1.0", False),
+        ("/home/somebody/model", False),
+        ("scenes", True),
+        ("nobody/nothing-of-the-kind", True),
+    ],
+)
+def test_a_file_of_a_model_that_is_not_here_says_so(
+    tmp_path: Path, desk: ImageDesk, model: str, here: bool
+) -> None:
+    told = replace(BASE, model=model, settings=None, version="v1.10.1")
+    restored = desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told))
+    said = f"x.png was drawn with {model}, which is not here: the model stays as it is"
+    assert restored.here == here
+    assert (said in restored.request.notes) != here
 
 
 def test_a_model_of_the_hub_is_fetched_at_the_second_press(desk: ImageDesk) -> None:

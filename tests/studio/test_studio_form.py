@@ -124,6 +124,18 @@ def test_a_file_comes_back_whole_from_the_form(
         assert (again.prompt, again.model) == (told.prompt, "scenes")
 
 
+def test_a_file_of_another_program_leaves_the_model_of_the_form(
+    form: Form, desk: ImageDesk, tmp_path: Path
+) -> None:
+    told = replace(BASE, model="sd_xl_base_1.0", version="v1.10.1", seed=99)
+    updates = form.filled(desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told)))
+    assert len(updates) == len(form.outputs)
+    values = dict(zip(form.elements, updates, strict=False))
+    assert "value" not in values["model"]
+    assert "info" not in values["prompt"]
+    assert values["seed"]["value"] == 99
+
+
 def test_an_unguided_file_leaves_the_guidance_of_the_form_alone(
     form: Form, desk: ImageDesk, tmp_path: Path
 ) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.errors import ModelError, OutputError, SettingsError
+from vsf_lib.files import check_writable, reason
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import Model, find_model
 from vsf_lib.images.remarks import other_weights
@@ -79,7 +80,7 @@ class ImageDesk:
             self._row.make_room()
 
     def add(self, values: Mapping[str, Any], *, sweep: bool = False) -> int:
-        """Puts a form's values into the row; raises SettingsError, PromptError, ModelError."""
+        """Puts a form's values into the row; raises SettingsError, PromptError, ModelError, OutputError."""
         asked = self.asked(values, sweep=sweep)
         request = resolve(asked)
         if request.model in MODELS:
@@ -89,9 +90,21 @@ class ImageDesk:
         if model.folder is not None:
             request.fitted(flux=model.folder.flux)
             model.folder.size(request.size)
-        else:
+        self._check_outputs()
+        if model.folder is None:
             self._confirm(model.name)
         return self.row.add(asked)
+
+    def _check_outputs(self) -> None:
+        """Raises OutputError where the picture could not be kept, which would show after all the drawing."""
+        try:
+            check_writable(self.outputs)
+        except OSError as error:
+            place = str(self.outputs) if self.shelf.paths else "its folder"
+            raise OutputError(
+                f"nothing is drawn, because the picture could not be kept in {place}: {reason(error)}; make "
+                "room or give this program leave to write there"
+            ) from error
 
     def _confirm(self, id: str) -> None:
         """Raises SettingsError the first time that a model would be downloaded."""
@@ -132,16 +145,26 @@ class ImageDesk:
         if path.suffix.lower() in (".mp4", ".webm", ".gif") and f"{INFOTEXT}:" not in read_infotext(path):
             raise SettingsError(f"{path.name} is a video: drop it in the tab Video")
         request = resolve(Asked(from_image=str(path)))
-        model = self.shelf.name(request.model)
-        if not self.shelf.paths and model not in self.shelf.names():
-            raise SettingsError(f"{path.name} was drawn with {model}, which is not among this page's models")
-        found = _found(request)
         notes = [note.replace(str(path), path.name) for note in request.notes]
-        if found is not None:
+        found = self._found(request)
+        if found is None:
+            notes.append(
+                f"{path.name} was drawn with {request.model}, which is not here: the model stays as it is"
+            )
+        else:
             notes += other_weights(request, found, path.name)
         folder = None if found is None else found.folder
         flux = family(request.model) == FLUX if folder is None else folder.flux
-        return Restored(replace(request, notes=tuple(notes)), flux)
+        return Restored(replace(request, notes=tuple(notes)), flux, here=found is not None)
+
+    def _found(self, request: Request) -> Model | None:
+        """The model of a file, or nothing where this page cannot draw with it."""
+        if not self.shelf.paths and self.shelf.name(request.model) not in self.shelf.names():
+            return None
+        try:
+            return find_model(request.model, request.parts)
+        except ModelError:
+            return None
 
     def recipes(self, model: str) -> list[tuple[str, str]]:
         """The recipes that a model can show: what they do, and their names."""
@@ -161,6 +184,8 @@ class Restored:
 
     request: Request
     flux: bool
+    here: bool = True
+    """Whether its model can be chosen on this page."""
 
     @property
     def guidance_scale(self) -> float:
@@ -187,10 +212,3 @@ class BesideVideos(Surroundings):
         with turn(self._lock, stopped):
             self._desk.make_room()
             yield
-
-
-def _found(request: Request) -> Model | None:
-    try:
-        return find_model(request.model, request.parts)
-    except ModelError:  # it is elsewhere; the form names it all the same
-        return None

@@ -96,6 +96,8 @@ class Form:
             "device": request.device,
             "dtype": request.dtype,
         }
+        if not restored.here:
+            values = {name: value for name, value in values.items() if name not in ("model", "parts")}
         unguided = settings.method == "off" and not settings.negative_prompt
         if unguided:  # what would guide it stays as it is, and the next negative prompt acts
             values = {name: value for name, value in values.items() if name not in Settings.model_fields}
@@ -107,10 +109,13 @@ class Form:
             name: _shown(element, values[name]) if name in values else gr.update()
             for name, element in self.elements.items()
         }
-        shown["prompt"]["info"] = _world(request.model)
+        offered = gr.update()
+        if restored.here:
+            shown["prompt"]["info"] = _world(request.model)
+            offered = self._offered(str(values["model"]))
         preset = gr.update() if unguided else gr.update(value=OWN)
         rows = [gr.update()] * len(self._rows) if unguided else shown_for(settings.method)
-        return [*shown.values(), preset, self._offered(str(values["model"])), *rows]
+        return [*shown.values(), preset, offered, *rows]
 
     def _build(self) -> None:
         made, desk = self.elements, self._desk

@@ -103,11 +103,14 @@ def test_from_a_picture_to_a_restored_form(page: StudioPage, served: Served) -> 
     page.click("#vsf_image_view label:nth-child(3) input")
     page.until(lambda: page.shows("#vsf_image_picture img"), "no steps")
 
-    for restore in ("button", "file"):
+    for restore in ("button", "file", "again", "beside"):
         page.fill_form("a red car", "", alpha=1, seed=1, steps=5)
         if restore == "button":
             page.click("#vsf_image_reuse")
+        elif restore == "beside":
+            page.drop("#vsf_image_caption", file)
         else:
+            page.until(lambda: page.shows("#vsf_image_dropped button"), "the zone is not empty")
             page.find("#vsf_image_dropped input[type=file]").send_keys(str(file))
         page.until(lambda: "the parameters of a-blue-bird-at-night-11.png" in page.said(), restore)
         prompt = "#vsf_image_prompt textarea"
@@ -120,6 +123,18 @@ def test_from_a_picture_to_a_restored_form(page: StudioPage, served: Served) -> 
     again = served.outputs / "a-blue-bird-at-night-11-2.png"
     page.until(again.exists, "not drawn again")
     assert again.read_bytes() == file.read_bytes(), "all of its parameters were restored"
+
+    page.fill_form("a yellow boat", "sail", alpha=1, seed=5, **LONG)
+    page.generate()
+    page.driver.refresh()
+    page.until(lambda: page.shows("#vsf_image_slider img"), "no page")
+    page.until(lambda: "step" in page.said(), "the job is lost to the page")
+    assert page.busy()
+    assert page.value(prompt) == "a yellow boat"
+    assert page.value("#vsf_image_steps input[type=number]") == "1000"
+    page.click("#vsf_image_cancel")
+    page.until(lambda: "cancelled" in page.said(), "not cancelled")
+    assert not page.busy()
 
     with browsing(served.url) as driver:  # a new visitor, as after a restart
         other = StudioPage(driver)
@@ -225,10 +240,12 @@ def test_files_are_served_from_the_outputs_alone(served: Served, tmp_path: Path)
 
     secret = tmp_path / "secret.txt"
     secret.write_text("secret", encoding="utf-8")
-    inside = served.outputs / "inside.txt"
-    inside.write_text("inside", encoding="utf-8")
+    inside, beside = served.outputs / "inside.png", served.outputs / "beside.txt"
+    for file in (inside, beside):
+        file.write_text("inside", encoding="utf-8")
     queue = served.outputs / "video-queue" / "queue.sqlite"
     queue.parent.mkdir(parents=True, exist_ok=True)
     if not queue.exists():
         queue.write_bytes(b"")
-    assert [status(path) for path in (inside, secret, queue, Path(__file__))] == [200, 403, 403, 403]
+    refused = (beside, secret, queue, Path(__file__))
+    assert [status(path) for path in (inside, *refused)] == [200, 403, 403, 403, 403]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from pictures import BASE, noise, save, save_group  # noqa: E402
 from vsf_lib.errors import SettingsError  # noqa: E402
 from vsf_lib.images.resolve import resolve  # noqa: E402
 from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE  # noqa: E402
-from vsf_lib.preset_choice import STRENGTHS  # noqa: E402
+from vsf_lib.preset_choice import STRENGTHS, strengths  # noqa: E402
 from vsf_lib.presets import BASELINES, preset_for  # noqa: E402
 from vsf_lib.settings import Settings, fields  # noqa: E402
 from vsf_lib.studio.desk import ImageDesk  # noqa: E402
@@ -145,6 +146,44 @@ def test_an_unguided_file_leaves_the_guidance_of_the_form_alone(
     assert resolve(desk.asked(values)).settings.method == "off"
     again = resolve(desk.asked({**values, "negative_prompt": "wheels"}))
     assert again.settings == preset_for("scenes").settings("wheels")
+
+
+def test_the_form_comes_back_from_what_the_browser_has_kept(form: Form) -> None:
+    values = first(form) | {
+        "prompt": "a cat \"in\" the snow", "alpha": 33.5, "seed": -1, "steps": 700, "method": "difference",
+        "heatmap": False, "model": "flux-schnell", "size": "64x32",
+    }  # fmt: skip
+    updates = form.kept(json.dumps(values))
+    assert len(updates) == len(form.outputs)
+    assert after(form, updates) == values
+    for element, update in zip(form.outputs, updates, strict=True):
+        if isinstance(element, gr.Slider) and "value" in update:
+            assert update["value"] <= update.get("maximum", element.maximum), "its handle would be elsewhere"
+    preset = dict(zip(form.outputs, updates, strict=True))[form._preset]
+    assert preset == OWN
+    for name, strong in ((USUAL, False), (STRONG, True)):
+        own = strengths("scenes", "nag", strong=strong)
+        updates = form.kept(json.dumps(first(form) | {"method": "nag"} | own))
+        assert dict(zip(form.outputs, updates, strict=True))[form._preset] == name
+    assert [row["visible"] for row in updates[-2:]] == [True, False], "the fields of nag"
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "3", "null", json.dumps({"no such": 1})])
+def test_nothing_comes_of_what_no_form_was_kept_as(form: Form, kept: str) -> None:
+    assert form.kept(kept) == [gr.skip()] * len(form.outputs)
+
+
+def test_what_does_not_fit_any_more_stays_as_it_is(tmp_path: Path) -> None:
+    with gr.Blocks():
+        public = Form(ImageDesk(tmp_path, paths=False))
+    kept = {
+        "prompt": 3, "model": "/a/model/of/before", "method": "no such", "alpha": "much", "beta": None,
+        "steps": True, "compare": "yes", "negative_tokens": "all",
+    }  # fmt: skip
+    values = after(public, public.kept(json.dumps(kept)))
+    assert values == first(public) | {"negative_tokens": "all"}
+    infinite = '{"alpha": Infinity, "negative_tokens": "all"}'
+    assert after(public, public.kept(infinite)) == first(public) | {"negative_tokens": "all"}
 
 
 def test_presets_follow_model_and_method_until_own_values(form: Form) -> None:

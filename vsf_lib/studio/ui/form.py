@@ -20,6 +20,7 @@ from vsf_lib.scenes.world import KINDS, PLACES
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
 from vsf_lib.studio.numbers import RANDOM
+from vsf_lib.studio.ui.kept import read_form
 from vsf_lib.studio.ui.slider import Slider
 from vsf_lib.studio.words import label
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
@@ -116,6 +117,24 @@ class Form:
         preset = gr.update() if unguided else gr.update(value=OWN)
         rows = [gr.update()] * len(self._rows) if unguided else shown_for(settings.method)
         return [*shown.values(), preset, offered, *rows]
+
+    def kept(self, text: str) -> list[Any]:
+        """Updates of `outputs` that show what a browser has kept; see `read_form`."""
+        values = read_form(text, self.elements)
+        if not values:
+            return [gr.skip()] * len(self.outputs)
+        shown = {
+            name: _shown(element, values[name]) if name in values else gr.update()
+            for name, element in self.elements.items()
+        }
+        model, method = (values.get(name, self.elements[name].value) for name in ("model", "method"))
+        shown["prompt"]["info"] = _world(model)
+        return [
+            *shown.values(),
+            _preset_of(values, model, method),
+            self._offered(model),
+            *shown_for(method),
+        ]
 
     def _build(self) -> None:
         made, desk = self.elements, self._desk
@@ -290,6 +309,13 @@ def _world(model: str) -> str:
     if model not in MODELS:
         return ""
     return f"The small built-in model knows a little world: {', '.join(KINDS)}; {', '.join(PLACES.values())}."
+
+
+def _preset_of(values: dict[str, Any], model: str, method: str) -> str:
+    """The preset whose values these are."""
+    own = {name: values.get(name) for name in STRENGTHS}
+    presets = {USUAL: strengths(model, method), STRONG: strengths(model, method, strong=True)}
+    return next((name for name, theirs in presets.items() if theirs == own), OWN)
 
 
 def _sweep_for(method: str, text: str) -> Any:

@@ -312,7 +312,17 @@ def test_a_video_has_the_room_of_the_pictures_and_no_picture_beside_it(desk: Ima
 
 def test_messages_are_in_the_page_s_words() -> None:
     assert on_page("--negative-prompt, what") == "“Negative prompt”, what"
-    assert on_page("pass --nag-phi or --from-image") == "pass “NAG phi” or the file"
+    assert on_page("pass --nag-phi or --from-image") == "fill in “NAG phi” or the file"
+    assert on_page('the prompt is empty: pass --prompt "what the picture shows"') == (
+        "the prompt is empty: fill in “Prompt”"
+    )
+    assert on_page("--heatmap shows: give --negative-prompt, what the picture must not show") == (
+        "“Show where it acts” shows: fill in “Negative prompt”"
+    )
+    assert (
+        on_page("a single file: name with --parts a folder")
+        == "a single file: name in “Other parts” a folder"
+    )
     assert on_page("use --dtype bfloat16; a red-car--1, --parts") == (
         "use “Precision” bfloat16; a red-car--1, “Other parts”"
     )

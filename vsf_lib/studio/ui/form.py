@@ -22,7 +22,7 @@ from vsf_lib.studio.desk import ImageDesk, Restored
 from vsf_lib.studio.numbers import RANDOM
 from vsf_lib.studio.ui.kept import read_form
 from vsf_lib.studio.ui.slider import Slider
-from vsf_lib.studio.words import label
+from vsf_lib.studio.words import label, on_page
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
 from vsf_lib.video.ui.form import QUIET
 from vsf_lib.video.ui.words import say
@@ -160,7 +160,7 @@ class Form:
         with gr.Row():
             made["seed"] = gr.Number(  # without bounds, of which gradio would speak in place of the desk
                 label="Seed", value=_SEED, scale=2, elem_id="vsf_image_seed", min_width=100,
-                info=f"{RANDOM}: a new one each time.",
+                info=f"{RANDOM}: random.",
             )  # fmt: skip
             self._dice = gr.Button("New seed", elem_id="vsf_image_dice", size="sm", scale=1, min_width=80)
             made["steps"] = Slider(
@@ -285,7 +285,7 @@ class Form:
         try:
             example = self._desk.example(recipe, model or "")
         except VSFError as error:
-            return [*nothing, say(str(error), bad=True)]
+            return [*nothing, say(on_page(str(error)), bad=True)]
         own = example.of(method)
         values = {**strengths(model or "", method), **own}
         return [

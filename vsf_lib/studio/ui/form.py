@@ -20,7 +20,7 @@ from vsf_lib.scenes.world import KINDS, PLACES
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
 from vsf_lib.studio.numbers import RANDOM
-from vsf_lib.studio.ui.kept import read_form
+from vsf_lib.studio.ui.kept import read_form, updates
 from vsf_lib.studio.ui.slider import Slider
 from vsf_lib.studio.words import label, on_page
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
@@ -106,10 +106,7 @@ class Form:
         if request.sweep is not None:
             plan = request.sweep
             values |= {"sweep": plan.sweep.text, "fps": plan.fps, "loop": plan.loop}
-        shown = {
-            name: _shown(element, values[name]) if name in values else gr.update()
-            for name, element in self.elements.items()
-        }
+        shown = updates(self.elements, values)
         offered = gr.update()
         if restored.here:
             shown["prompt"]["info"] = _world(request.model)
@@ -123,10 +120,7 @@ class Form:
         values = read_form(text, self.elements)
         if not values:
             return [gr.skip()] * len(self.outputs)
-        shown = {
-            name: _shown(element, values[name]) if name in values else gr.update()
-            for name, element in self.elements.items()
-        }
+        shown = updates(self.elements, values)
         model, method = (values.get(name, self.elements[name].value) for name in ("model", "method"))
         shown["prompt"]["info"] = _world(model)
         return [
@@ -322,12 +316,3 @@ def _sweep_for(method: str, text: str) -> Any:
     """The usual sweep of a method in place of another's; one's own stays, or what a file has brought."""
     reads = any(item.name == swept_name(text) and method in item.methods for item in fields())
     return gr.skip() if reads and text not in _SWEEPS.values() else _SWEEPS.get(method, gr.skip())
-
-
-def _shown(element: Any, value: Any) -> Any:
-    """An update to that value; a slider that ends before it is made longer."""
-    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
-        return gr.update(
-            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
-        )
-    return gr.update(value=value)

@@ -1,7 +1,8 @@
 """What a browser keeps of the page, so that neither a reload nor a restart of the server loses it.
 
 Owns the names and the small scripts: the form as it was sent the last time, and the key of the job that runs.
-Each tab keeps its own key; the last one's is there for a tab that comes after another was closed.
+Each tab keeps its own key; the last one's is there for a tab that comes after another was closed. And the way
+of a form's values back into its elements.
 """
 
 from __future__ import annotations
@@ -51,6 +52,20 @@ def read_form(kept: str, elements: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, dict):
         return {}
     return {name: values[name] for name in elements if name in values and _fits(elements[name], values[name])}
+
+
+def updates(elements: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """One for each element: to its value, if there is one."""
+    return {name: _to(one, values[name]) if name in values else gr.update() for name, one in elements.items()}
+
+
+def _to(element: Any, value: Any) -> Any:
+    """An update to that value; a slider that ends before it is made longer."""
+    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
+        return gr.update(
+            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
+        )
+    return gr.update(value=value)
 
 
 def _fits(element: Any, value: Any) -> bool:

@@ -169,6 +169,8 @@ def test_the_served_page_is_guarded(page: tuple[str, Path]) -> None:
     told = {"Content_Type": "text/plain"}
     assert asked(join, b"{}", Origin="https://evil.example", **told)[0] == 403
     assert asked(join, b"{}", Origin=f"http://{here}", **told)[0] == 422, "gradio's own answer"
+    webui = {"Origin": "http://webui.example:7860", "X_Forwarded_Host": "webui.example:7860"}
+    assert asked(join, b"{}", **webui, **told)[0] == 422, "as a WebUI passes it on"
     for name, expected in (("a.png", 200), ("a.txt", 403)):
         (outputs / name).write_bytes(b"x")
         assert asked(f"{url}gradio_api/file={quote(str(outputs / name))}")[0] == expected, name

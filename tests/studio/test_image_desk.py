@@ -17,11 +17,11 @@ from vsf_lib.errors import ModelError, OutputError, PromptError, SettingsError
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import find_model
 from vsf_lib.images.resolve import resolve
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.metadata import FINGERPRINT
 from vsf_lib.settings import Settings, fields
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.words import on_page
-from vsf_lib.video.locks import Withdrawn
 
 
 class Kept:

@@ -17,9 +17,9 @@ from pictures import noise, save  # noqa: E402
 
 from vsf_lib.images.asked import Asked  # noqa: E402
 from vsf_lib.images.row import Row  # noqa: E402
+from vsf_lib.jobs import messages  # noqa: E402
 from vsf_lib.studio.desk import ImageDesk  # noqa: E402
 from vsf_lib.studio.ui.tab import ImageTab  # noqa: E402
-from vsf_lib.video import messages  # noqa: E402
 
 SKIP = gr.skip()
 

@@ -18,9 +18,9 @@ from typing import Any
 from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.process import End, Worker
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.scenes.model import MODELS
-from vsf_lib.video import messages
-from vsf_lib.video.locks import Withdrawn
 
 log = logging.getLogger("vsf")
 

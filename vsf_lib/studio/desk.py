@@ -20,6 +20,7 @@ from vsf_lib.images.remarks import other_weights
 from vsf_lib.images.request import MOST_STEPS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
+from vsf_lib.jobs.locks import turn
 from vsf_lib.recipes import FLUX, RECIPES, Example, family, recipe_named
 from vsf_lib.scenes.model import MODELS, check_words
 from vsf_lib.settings import SHARING
@@ -29,7 +30,6 @@ from vsf_lib.studio.shelf import ImageShelf
 from vsf_lib.sweep import INFOTEXT, MOST_FPS, swept_name
 from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.files import read_infotext
-from vsf_lib.video.locks import turn
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import Surroundings
 

@@ -107,6 +107,7 @@ def test_a_job_is_taken_up_by_a_new_tab_when_its_own_is_gone(tab: ImageTab, brus
     brush.may_end.set()
     *_, last = taken
     assert str(last[-3]).endswith("drawn.png")
+    assert not tab._followed
 
 
 def test_what_has_ended_or_is_of_another_run_is_not_taken_up(tab: ImageTab, brush: Brush) -> None:

@@ -6,7 +6,6 @@ anew; what is done is in the history of all.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,8 +35,8 @@ class ImageTab:
 
     def __init__(self, desk: ImageDesk) -> None:
         self._desk = desk
-        self._followed: Counter[str] = Counter()
-        """The keys of the jobs that some visitor's page shows."""
+        self._followed: set[tuple[str, object]] = set()
+        """The keys of the jobs that some visitor's page shows, once for each."""
         self._job, self._last, self._kept = (gr.Textbox(visible="hidden", container=False) for _ in range(3))
         """The key of this page's job that runs or waits, and what the browser keeps."""
         self._path = gr.State("")
@@ -109,7 +108,8 @@ class ImageTab:
 
     def _take_up(self, own: str, last: str) -> Iterator[list[Any]]:
         """Follows the job of a page that was loaded anew, or that of one of this browser that is gone."""
-        for key, free in ((own, True), (last, not self._followed[last])):
+        alone = last not in [key for key, _ in self._followed.copy()]
+        for key, free in ((own, True), (last, alone)):
             job = self._desk.row.keyed(key)
             if job is not None and not job.ended and free:
                 yield from self._follow(key)
@@ -123,7 +123,8 @@ class ImageTab:
         if job is None:
             yield [gr.skip()] * (5 + len(same))
             return
-        self._followed[key] += 1
+        follower = (key, object())
+        self._followed.add(follower)
         try:
             yield [self._told(job), *_busy(key), *same]
             while not job.ended:
@@ -132,7 +133,7 @@ class ImageTab:
                     yield [self._told(after), *[gr.skip()] * 4, *same]
                 job = after
         finally:
-            self._followed[key] -= 1
+            self._followed.discard(follower)
         said = "".join(say(on_page(note)) for note in job.notes)
         if job.state == DONE and job.drawn is not None:
             yield [said, *_idle(), *self._new(Path(job.drawn.path))]

@@ -16,7 +16,13 @@ BASELINES = ("nag", "nasa")
 
 
 def control(
-    item: SettingField, elem_id: str, *, label: str = "", value: Any = None, without: tuple[str, ...] = ()
+    item: SettingField,
+    elem_id: str,
+    *,
+    label: str = "",
+    value: Any = None,
+    without: tuple[str, ...] = (),
+    slider_class: Any = gr.Slider,
 ) -> Any:
     """The element for a field; `label` and `value` in place of its own, less the choices in `without`."""
     common = {
@@ -30,7 +36,7 @@ def control(
     slider = item.slider
     if slider is None:
         return gr.Textbox(**common)
-    return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+    return slider_class(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
 
 
 def shown_for(method: str) -> list[Any]:

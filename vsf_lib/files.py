@@ -39,6 +39,16 @@ def written_whole(target: Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Makes `folder` if need be and writes to it; raises OSError where that cannot be done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".vsf-{secrets.token_hex(8)}.part"
+    try:
+        probe.write_bytes(b"\0")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def free_name(folder: Path, prompt: str, rest: str, suffix: str) -> Path:
     """A path in `folder`: the prompt in plain ASCII, `rest`, a number if need be.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from browser import Page
 
 _SIZE = "Emulation.setDeviceMetricsOverride"
+_DRAG = "Input.dispatchDragEvent"
 _BOX = """
 const box = document.querySelector(arguments[0]).getBoundingClientRect();
 return [box.top, box.bottom, box.height];
@@ -57,6 +59,16 @@ class StudioPage(Page):
         """Top, bottom and height in the window."""
         top, bottom, height = self.driver.execute_script(_BOX, selector)
         return top, bottom, height
+
+    def drop(self, selector: str, file: Path) -> None:
+        """Drops a file onto an element, with the mouse."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.find(selector))
+        top, bottom, _ = self.box(selector)
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.driver.execute_cdp_cmd(
+                _DRAG, {"type": kind, "x": 800, "y": (top + bottom) / 2, "data": data}
+            )
 
     def open_more(self) -> None:
         self.click("#vsf_image_more button")

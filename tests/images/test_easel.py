@@ -11,9 +11,9 @@ pytest.importorskip("diffusers")
 
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.easel import Easel
+from vsf_lib.jobs import messages
 from vsf_lib.metadata import parse_parameters, read_png
 from vsf_lib.scenes.model import FOLDER
-from vsf_lib.video import messages
 
 
 def notes(events: list[messages.Event]) -> str:

@@ -19,9 +19,9 @@ from vsf_lib.heatmap_sheet import overlays_of
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.process import Worker
 from vsf_lib.images.row import CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Row
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.locks import turn
 from vsf_lib.metadata import parse_parameters, read_png
-from vsf_lib.video import messages
-from vsf_lib.video.locks import turn
 
 CAR = Asked(prompt="a red car on a field", given={"negative_prompt": "wheels"}, seed=2, compare=True, steps=2)
 LONG = Asked(prompt="a red car", given={"negative_prompt": "wheels"}, seed=1, steps=1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,15 @@ import numpy as np
 import pytest
 from pictures import BASE, noise, save
 
-from vsf_lib.errors import ModelError, PromptError, SettingsError
+from vsf_lib.errors import ModelError, OutputError, PromptError, SettingsError
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import find_model
 from vsf_lib.images.resolve import resolve
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.metadata import FINGERPRINT
 from vsf_lib.settings import Settings, fields
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.words import on_page
-from vsf_lib.video.locks import Withdrawn
 
 
 class Kept:
@@ -63,9 +64,17 @@ def form(**values: Any) -> dict[str, Any]:
         ({"alpha": 101}, SettingsError, "alpha is 101"),
         ({"start": 0.5, "end": 0.5}, SettingsError, "start must be below end"),
         ({"start": 0.95}, SettingsError, "none of 8 steps lies between"),
-        ({"seed": -1}, SettingsError, "seed is -1"),
+        ({"seed": -2}, SettingsError, "seed is -2, but must be .* to 4294967295, or -1 for a new one"),
+        ({"seed": 2**32}, SettingsError, "seed is 4294967296"),
         ({"seed": 2.5}, SettingsError, "seed is 2.5, but must be a whole number"),
-        ({"steps": 0}, SettingsError, "steps is 0"),
+        ({"seed": math.inf}, SettingsError, "seed is inf, but must be a whole number"),
+        ({"steps": 0}, SettingsError, "steps is 0, but must be a whole number from 1 to 1000"),
+        ({"steps": 1001}, SettingsError, "steps is 1001"),
+        ({"steps": None}, SettingsError, "steps is empty, but must be a whole number from 1 to 1000"),
+        ({"steps": 7.5}, SettingsError, "steps is 7.5"),
+        ({"alpha": None}, SettingsError, "Alpha is empty, but must be a number from 0 to 100"),
+        ({"beta": ""}, SettingsError, "Beta is empty"),
+        ({"method": "nag", "nag_tau": None}, SettingsError, "NAG tau is empty, .* from 1 to 100"),
         ({"size": "60x64"}, SettingsError, "the width is 60"),
         ({"size": "large"}, SettingsError, "the size is 'large'"),
         ({"guidance_scale": "much"}, SettingsError, "the guidance scale is 'much'"),
@@ -98,6 +107,25 @@ def test_a_sweep_that_cannot_be_drawn_is_refused(desk: ImageDesk, text: str, say
     with pytest.raises(SettingsError, match=says):
         desk.add(form(sweep=text), sweep=True)
     assert desk.row.asked == []
+
+
+def test_minus_one_and_nothing_are_a_new_seed_that_is_known_before_it_is_drawn(desk: ImageDesk) -> None:
+    """The worker resolves the job again, and would otherwise take a seed that nobody has seen checked."""
+    for values in ({"seed": -1}, {"seed": None}, {"seed": "", "sweep": "alpha=1,2"}):
+        for _ in range(2):
+            desk.add(form(**values), sweep="sweep" in values)
+    seeds = [asked.seed for asked in desk.row.asked]
+    assert all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_what_is_not_read_may_be_empty(desk: ImageDesk) -> None:
+    desk.add(form(method="vsf", nag_tau=None, nasa_alpha=None))
+    desk.add(form(method="off", alpha=None))
+    desk.add(form(alpha=None), sweep=True)
+    assert "nag_tau" not in desk.row.asked[0].given
+    with pytest.raises(SettingsError, match="values per second of the film is empty"):
+        desk.add(form(fps=None), sweep=True)
 
 
 def test_a_job_is_what_the_form_says(desk: ImageDesk) -> None:
@@ -136,9 +164,43 @@ def test_a_public_page_names_no_path(tmp_path: Path) -> None:
             desk.add(form(**values))
     desk.add(form(model="flux-schnell", steps=4))
     assert len(desk.row.asked) == 1
-    told = replace(BASE, model="/home/somebody/model")
-    with pytest.raises(SettingsError, match="not among this page's models"):
-        desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told))
+    told = replace(BASE, model=str(tmp_path))
+    assert not desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told)).here
+
+
+def test_outputs_that_cannot_be_written_to_are_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    desk = ImageDesk(outputs, row=Kept)
+    desk.add(form())
+    assert [*outputs.iterdir()] == [], "nothing is left of the probe"
+    outputs.rmdir()
+    outputs.write_text("a file in the way", "utf-8")
+    with pytest.raises(OutputError, match=r"nothing is drawn, .* be kept in .*outputs: File exists"):
+        desk.add(form())
+    desk.shelf = replace(desk.shelf, paths=False)
+    with pytest.raises(OutputError, match="could not be kept in its folder: ") as caught:
+        desk.add(form())
+    assert str(tmp_path) not in str(caught.value), "others need not know where"
+    assert len(desk.row.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "here"),
+    [
+        ("sd_xl_base_1.0", False),
+        ("/home/somebody/model", False),
+        ("scenes", True),
+        ("nobody/nothing-of-the-kind", True),
+    ],
+)
+def test_a_file_of_a_model_that_is_not_here_says_so(
+    tmp_path: Path, desk: ImageDesk, model: str, here: bool
+) -> None:
+    told = replace(BASE, model=model, settings=None, version="v1.10.1")
+    restored = desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told))
+    said = f"x.png was drawn with {model}, which is not here: the model stays as it is"
+    assert restored.here == here
+    assert (said in restored.request.notes) != here
 
 
 def test_a_model_of_the_hub_is_fetched_at_the_second_press(desk: ImageDesk) -> None:
@@ -250,7 +312,17 @@ def test_a_video_has_the_room_of_the_pictures_and_no_picture_beside_it(desk: Ima
 
 def test_messages_are_in_the_page_s_words() -> None:
     assert on_page("--negative-prompt, what") == "“Negative prompt”, what"
-    assert on_page("pass --nag-phi or --from-image") == "pass “NAG phi” or the file"
+    assert on_page("pass --nag-phi or --from-image") == "fill in “NAG phi” or the file"
+    assert on_page('the prompt is empty: pass --prompt "what the picture shows"') == (
+        "the prompt is empty: fill in “Prompt”"
+    )
+    assert on_page("--heatmap shows: give --negative-prompt, what the picture must not show") == (
+        "“Show where it acts” shows: fill in “Negative prompt”"
+    )
+    assert (
+        on_page("a single file: name with --parts a folder")
+        == "a single file: name in “Other parts” a folder"
+    )
     assert on_page("use --dtype bfloat16; a red-car--1, --parts") == (
         "use “Precision” bfloat16; a red-car--1, “Other parts”"
     )

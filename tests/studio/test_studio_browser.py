@@ -23,7 +23,8 @@ from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk, Places, Rights
 
 FEW = {"steps": 2}
-LONG = {"steps": 50}
+LONG = {"steps": 1000}
+"""So many that a warm model is not done before a test has pressed its buttons."""
 
 
 class Served:
@@ -102,11 +103,14 @@ def test_from_a_picture_to_a_restored_form(page: StudioPage, served: Served) -> 
     page.click("#vsf_image_view label:nth-child(3) input")
     page.until(lambda: page.shows("#vsf_image_picture img"), "no steps")
 
-    for restore in ("button", "file"):
+    for restore in ("button", "file", "again", "beside"):
         page.fill_form("a red car", "", alpha=1, seed=1, steps=5)
         if restore == "button":
             page.click("#vsf_image_reuse")
+        elif restore == "beside":
+            page.drop("#vsf_image_caption", file)
         else:
+            page.until(lambda: page.shows("#vsf_image_dropped button"), "the zone is not empty")
             page.find("#vsf_image_dropped input[type=file]").send_keys(str(file))
         page.until(lambda: "the parameters of a-blue-bird-at-night-11.png" in page.said(), restore)
         prompt = "#vsf_image_prompt textarea"
@@ -119,6 +123,18 @@ def test_from_a_picture_to_a_restored_form(page: StudioPage, served: Served) -> 
     again = served.outputs / "a-blue-bird-at-night-11-2.png"
     page.until(again.exists, "not drawn again")
     assert again.read_bytes() == file.read_bytes(), "all of its parameters were restored"
+
+    page.fill_form("a yellow boat", "sail", alpha=1, seed=5, **LONG)
+    page.generate()
+    page.driver.refresh()
+    page.until(lambda: page.shows("#vsf_image_slider img"), "no page")
+    page.until(lambda: "step" in page.said(), "the job is lost to the page")
+    assert page.busy()
+    assert page.value(prompt) == "a yellow boat"
+    assert page.value("#vsf_image_steps input[type=number]") == "1000"
+    page.click("#vsf_image_cancel")
+    page.until(lambda: "cancelled" in page.said(), "not cancelled")
+    assert not page.busy()
 
     with browsing(served.url) as driver:  # a new visitor, as after a restart
         other = StudioPage(driver)
@@ -135,6 +151,18 @@ def test_wrong_input_is_told_and_nothing_waits(page: StudioPage, served: Served)
     page.until(lambda: "the prompt is empty" in page.said(), "no word of the prompt")
     assert "--" not in page.said()
     assert not page.busy()
+    for name, typed, says in (
+        ("alpha", 101, "alpha is 101, but must be a number from 0 to 100"),
+        ("alpha", "", "Alpha is empty, but must be a number from 0 to 100"),
+        ("steps", "", "steps is empty"),
+        ("seed", 1.5, "seed is 1.5, but must be a whole number"),
+        ("seed", -2, "or -1 for a new one each time"),
+    ):
+        page.fill_form("a red car", "wheels", alpha=3, steps=2, seed=1)
+        page.fill_form("a red car", "wheels", **{name: typed})
+        page.click("#vsf_image_generate")
+        page.until(lambda: says in page.said(), says)  # noqa: B023
+        assert page.value(f"#vsf_image_{name} input[type=number]") == str(typed), "moved in silence"
     (served.outputs / "notes.png").write_bytes(b"no picture")
     page.find("#vsf_image_dropped input[type=file]").send_keys(str(served.outputs / "notes.png"))
     page.until(lambda: "notes.png is not a PNG file" in page.said(), "no word of the file")
@@ -212,10 +240,12 @@ def test_files_are_served_from_the_outputs_alone(served: Served, tmp_path: Path)
 
     secret = tmp_path / "secret.txt"
     secret.write_text("secret", encoding="utf-8")
-    inside = served.outputs / "inside.txt"
-    inside.write_text("inside", encoding="utf-8")
+    inside, beside = served.outputs / "inside.png", served.outputs / "beside.txt"
+    for file in (inside, beside):
+        file.write_text("inside", encoding="utf-8")
     queue = served.outputs / "video-queue" / "queue.sqlite"
     queue.parent.mkdir(parents=True, exist_ok=True)
     if not queue.exists():
         queue.write_bytes(b"")
-    assert [status(path) for path in (inside, secret, queue, Path(__file__))] == [200, 403, 403, 403]
+    refused = (beside, secret, queue, Path(__file__))
+    assert [status(path) for path in (inside, *refused)] == [200, 403, 403, 403, 403]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ gr = pytest.importorskip("gradio")
 
 from pictures import BASE, noise, save, save_group  # noqa: E402
 
+from vsf_lib.errors import SettingsError  # noqa: E402
 from vsf_lib.images.resolve import resolve  # noqa: E402
 from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE  # noqa: E402
-from vsf_lib.preset_choice import STRENGTHS  # noqa: E402
+from vsf_lib.preset_choice import STRENGTHS, strengths  # noqa: E402
 from vsf_lib.presets import BASELINES, preset_for  # noqa: E402
 from vsf_lib.settings import Settings, fields  # noqa: E402
 from vsf_lib.studio.desk import ImageDesk  # noqa: E402
@@ -70,6 +72,27 @@ def test_labels_bounds_and_help_are_those_of_the_settings(form: Form) -> None:
     assert "hires_pass" not in form.elements
 
 
+def test_what_is_typed_comes_to_the_desk_as_it_is(form: Form, desk: ImageDesk) -> None:
+    """Gradio's elements would refuse it in words of their own, or take the nearest number in silence."""
+    for name in ("alpha", "beta", "steps", "start", "nag_tau", "fps", "seed"):
+        element = form.elements[name]
+        assert element.get_block_name() in ("slider", "number"), "what the browser knows"
+        for typed in (None, -1, 1.5, 1000.25):
+            assert element.preprocess(typed) == typed, name
+        if isinstance(element, gr.Slider):  # an update makes it anew
+            again = type(element)(**{**element.constructor_args, "maximum": 99})
+            assert again.preprocess(None) is None, name
+    for name, typed, says in (
+        ("seed", 1.5, "seed is 1.5, but must be a whole number"),
+        ("alpha", 101, "alpha is 101, but must be a number from 0 to 100"),
+        ("steps", None, "steps is empty"),
+    ):
+        values = first(form) | {name: form.elements[name].preprocess(typed)}
+        with pytest.raises(SettingsError, match=says):
+            desk.asked(values)
+            resolve(desk.asked(values))
+
+
 def test_the_untouched_form_draws_the_small_model_s_preset(form: Form, desk: ImageDesk) -> None:
     request = resolve(desk.asked(first(form)))
     assert request.settings == preset_for("scenes").settings("wheels")
@@ -102,6 +125,18 @@ def test_a_file_comes_back_whole_from_the_form(
         assert (again.prompt, again.model) == (told.prompt, "scenes")
 
 
+def test_a_file_of_another_program_leaves_the_model_of_the_form(
+    form: Form, desk: ImageDesk, tmp_path: Path
+) -> None:
+    told = replace(BASE, model="sd_xl_base_1.0", version="v1.10.1", seed=99)
+    updates = form.filled(desk.restored(save(tmp_path / "x.png", noise(np.random.default_rng()), told)))
+    assert len(updates) == len(form.outputs)
+    values = dict(zip(form.elements, updates, strict=False))
+    assert "value" not in values["model"]
+    assert "info" not in values["prompt"]
+    assert values["seed"]["value"] == 99
+
+
 def test_an_unguided_file_leaves_the_guidance_of_the_form_alone(
     form: Form, desk: ImageDesk, tmp_path: Path
 ) -> None:
@@ -111,6 +146,44 @@ def test_an_unguided_file_leaves_the_guidance_of_the_form_alone(
     assert resolve(desk.asked(values)).settings.method == "off"
     again = resolve(desk.asked({**values, "negative_prompt": "wheels"}))
     assert again.settings == preset_for("scenes").settings("wheels")
+
+
+def test_the_form_comes_back_from_what_the_browser_has_kept(form: Form) -> None:
+    values = first(form) | {
+        "prompt": "a cat \"in\" the snow", "alpha": 33.5, "seed": -1, "steps": 700, "method": "difference",
+        "heatmap": False, "model": "flux-schnell", "size": "64x32",
+    }  # fmt: skip
+    updates = form.kept(json.dumps(values))
+    assert len(updates) == len(form.outputs)
+    assert after(form, updates) == values
+    for element, update in zip(form.outputs, updates, strict=True):
+        if isinstance(element, gr.Slider) and "value" in update:
+            assert update["value"] <= update.get("maximum", element.maximum), "its handle would be elsewhere"
+    preset = dict(zip(form.outputs, updates, strict=True))[form._preset]
+    assert preset == OWN
+    for name, strong in ((USUAL, False), (STRONG, True)):
+        own = strengths("scenes", "nag", strong=strong)
+        updates = form.kept(json.dumps(first(form) | {"method": "nag"} | own))
+        assert dict(zip(form.outputs, updates, strict=True))[form._preset] == name
+    assert [row["visible"] for row in updates[-2:]] == [True, False], "the fields of nag"
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "3", "null", json.dumps({"no such": 1})])
+def test_nothing_comes_of_what_no_form_was_kept_as(form: Form, kept: str) -> None:
+    assert form.kept(kept) == [gr.skip()] * len(form.outputs)
+
+
+def test_what_does_not_fit_any_more_stays_as_it_is(tmp_path: Path) -> None:
+    with gr.Blocks():
+        public = Form(ImageDesk(tmp_path, paths=False))
+    kept = {
+        "prompt": 3, "model": "/a/model/of/before", "method": "no such", "alpha": "much", "beta": None,
+        "steps": True, "compare": "yes", "negative_tokens": "all",
+    }  # fmt: skip
+    values = after(public, public.kept(json.dumps(kept)))
+    assert values == first(public) | {"negative_tokens": "all"}
+    infinite = '{"alpha": Infinity, "negative_tokens": "all"}'
+    assert after(public, public.kept(infinite)) == first(public) | {"negative_tokens": "all"}
 
 
 def test_presets_follow_model_and_method_until_own_values(form: Form) -> None:

@@ -64,6 +64,21 @@ def test_the_latest_come_first_and_others_pictures_are_passed_over(
     assert [entry.parameters.seed for entry in history.latest(9)] == [8, 7, 7], "a file that was replaced"
 
 
+def test_nothing_is_remembered_of_files_that_are_gone_or_replaced(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    history = History(tmp_path)
+    for age in (30, 20, 10):
+        save(tmp_path / "x.png", noise(rng), age=age)
+        save(tmp_path / f"y-{age}.png", noise(rng), age=age)
+        history.latest(9)
+    assert len(history._known) == 4
+    for path in tmp_path.glob("y-*.png"):
+        path.unlink()
+    assert [entry.path.name for entry in history.latest(9)] == ["x.png"]
+    assert [*history._known] == [tmp_path / "x.png"]
+
+
 def test_what_was_left_alone_is_an_entry_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
     save_group(tmp_path, rng)
     (tmp_path / "car-7.png").unlink()

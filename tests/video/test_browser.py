@@ -73,10 +73,13 @@ def test_from_the_first_visit_to_a_restored_form(page: VideoPage, desk: Desk) ->
         lambda: page.value(lines).endswith("CausVid schön.safetensors:0.5"), "the LoRA is not restored"
     )
     file = Path(desk.queue.entry(int(job)).path)
-    page.fill("#vsf_video_prompt textarea", "")
-    upload = page.find("#vsf_video_dropped input[type=file]")
-    upload.send_keys(str(file))
-    page.until(lambda: page.value("#vsf_video_prompt textarea") == "a red car", "not restored from the file")
+    for again in (False, True):
+        page.fill("#vsf_video_prompt textarea", "")
+        page.until(lambda: page.shows("#vsf_video_dropped button"), "the file before it lies in the zone")
+        page.find("#vsf_video_dropped input[type=file]").send_keys(str(file))
+        page.until(
+            lambda: page.value("#vsf_video_prompt textarea") == "a red car", f"not restored, {again=}"
+        )  # fmt: skip
     page.click("#vsf_video_delete")
     page.until(lambda: job not in page.jobs("history"), "the job is still there")
     assert not file.exists()

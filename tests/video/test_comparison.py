@@ -15,9 +15,10 @@ pytest.importorskip("wan_files")
 
 from vsf_lib.cli import main
 from vsf_lib.errors import OutputError, PromptError, SettingsError
+from vsf_lib.jobs import messages
 from vsf_lib.metadata import parse_parameters, read_png, write_png
 from vsf_lib.settings import Settings
-from vsf_lib.video import messages, progress, sampling
+from vsf_lib.video import progress, sampling
 from vsf_lib.video.comparison import WITH, WITHOUT, delete_still, side_by_side, still, still_of, write_still
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import VideoJob

@@ -17,7 +17,7 @@ pytest.importorskip("huggingface_hub")
 from small_hub import TOKEN, Hub, Repo, repo_of
 
 from vsf_lib.errors import ModelError, SettingsError
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
 from vsf_lib.video.download.catalogue import BASES, LORAS, Source
 from vsf_lib.video.download.downloads import (
     ASK,
@@ -120,7 +120,7 @@ def test_a_killed_download_goes_on_where_it_was(hub, around, root):
     got = threading.Event()
     hub.on_piece = lambda name, sent: got.set() if name == big and sent >= 4 * MB else None
     code = (
-        "import sys; from pathlib import Path; from vsf_lib.video.child import Child\n"
+        "import sys; from pathlib import Path; from vsf_lib.jobs.child import Child\n"
         "child = Child('vsf_lib.video.download.fetching', 'it')\n"
         "child._say({'fetch': sys.argv[1], 'into': sys.argv[2]})\n"
         "print(child.pid, flush=True); child._process.wait()"

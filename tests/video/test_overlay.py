@@ -76,7 +76,7 @@ def test_what_cannot_be_used_is_not_left_there(tmp_path, wanted, monkeypatch):
 
 
 def test_two_at_once_are_told(tmp_path, wanted):
-    from vsf_lib.video.locks import only_one
+    from vsf_lib.jobs.locks import only_one
 
     with only_one(tmp_path / "root" / "lock"), pytest.raises(OutputError, match="another page"):
         overlay.install(tmp_path / "root", wanted)

@@ -13,9 +13,9 @@ from contextlib import closing
 import pytest
 
 from vsf_lib.errors import OutputError, SettingsError
+from vsf_lib.jobs.locks import only_one
 from vsf_lib.settings import Settings
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.locks import only_one
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
 
 
@@ -132,7 +132,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.locks import only_one
+from vsf_lib.jobs.locks import only_one
 from vsf_lib.video.queue import Queue
 folder = Path(sys.argv[1])
 with only_one(folder / "lock") as got:

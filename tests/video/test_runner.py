@@ -16,9 +16,9 @@ pytest.importorskip("wan_files")
 
 from waiting import until
 
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
-from vsf_lib.video.locks import Withdrawn
 from vsf_lib.video.process import Worker
 from vsf_lib.video.progress import cost
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue

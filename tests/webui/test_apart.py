@@ -28,9 +28,9 @@ from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.locks import turn
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.locks import turn
 from vsf_lib.video.places import Places, Rights
 from vsf_lib.video.queue import CANCELLED, DONE, Queue
 from vsf_lib.webui.apart import routes, tab

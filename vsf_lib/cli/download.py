@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vsf_lib.cli.console import note
 from vsf_lib.errors import ModelError, SettingsError
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import fetch, found, spoken
 from vsf_lib.video.download.landing import INDEX, is_cached, spoken_size

@@ -18,13 +18,14 @@ from vsf_lib.cli.download import LORAS, MODELS, placed
 from vsf_lib.cli.guidance import add_guidance, explicit
 from vsf_lib.cli.output import open_output
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.jobs import messages
 from vsf_lib.metadata import FINGERPRINT, parse_parameters
 from vsf_lib.preset_choice import preset_named
 from vsf_lib.presets import WAN as REAL_WAN
 from vsf_lib.presets import preset_for
 from vsf_lib.scenes.model import SIZE, WAN
 from vsf_lib.settings import Settings
-from vsf_lib.video import builtin, messages
+from vsf_lib.video import builtin
 from vsf_lib.video.job import SIZES, UNIPC, USUAL_FRAMES, Format, Lora, Offload, VideoJob
 
 FOLDER = "outputs/videos"

@@ -26,10 +26,10 @@ from vsf_lib.images.remarks import remarks
 from vsf_lib.images.request import Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.swept import draw_sweep, pictures_in
+from vsf_lib.jobs import messages
 from vsf_lib.metadata import COMPARISON, Parameters, format_parameters, write_png
 from vsf_lib.settings import Settings
 from vsf_lib.sweep import Plan
-from vsf_lib.video import messages
 from vsf_lib.video.files import check_ffmpeg
 
 _OFF = Settings(method="off")

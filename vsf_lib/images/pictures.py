@@ -27,10 +27,10 @@ from vsf_lib.images.heat import Trace
 from vsf_lib.images.loading import Machine, load
 from vsf_lib.images.model import Folder, Model
 from vsf_lib.images.request import DISTILLED, PARTS, PROGRAM, Request
+from vsf_lib.jobs.stopping import stoppable
 from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE, FINGERPRINT, Parameters, write_png
 from vsf_lib.scenes.model import MAX_SEQUENCE_LENGTH
 from vsf_lib.settings import Settings
-from vsf_lib.video.sampling import stoppable
 
 _OFF = Settings(method="off")
 _SAMPLERS = {"FlowMatchEulerDiscreteScheduler": "Euler"}

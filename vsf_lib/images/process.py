@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from vsf_lib.images.asked import Asked
-from vsf_lib.video import messages
-from vsf_lib.video.child import Child
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.child import Child
 
 End: TypeAlias = "messages.Drawn | messages.Failed | messages.Cancelled"
 

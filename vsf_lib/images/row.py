@@ -7,19 +7,20 @@ that had not begun is quickly asked for again. Knows no page; several may use it
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.process import End, Worker
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.scenes.model import MODELS
-from vsf_lib.video import messages
-from vsf_lib.video.locks import Withdrawn
 
 log = logging.getLogger("vsf")
 
@@ -44,6 +45,8 @@ class Job:
     message: str = ""
     """Why it failed."""
     drawn: messages.Drawn | None = None
+    key: str = field(default_factory=lambda: secrets.token_hex(8))
+    """What only the one who asked for it knows: numbers begin anew with the program."""
 
     @property
     def ended(self) -> bool:
@@ -103,6 +106,11 @@ class Row:
         """How that job stands; raises SettingsError if it is not known any more."""
         with self._changed:
             return self._known(id)
+
+    def keyed(self, key: str) -> Job | None:
+        """The job with that key, if it is still known."""
+        with self._changed:
+            return next((job for job in self._jobs.values() if job.key == key), None)
 
     def before(self, id: int) -> int:
         """How many jobs come before that one."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from vsf_lib.errors import VSFError, is_out_of_memory
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.easel import Easel
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.line import own_line
+from vsf_lib.jobs.orders import Orders
+from vsf_lib.jobs.stopping import Stopped
 from vsf_lib.scenes.model import NAME
-from vsf_lib.video import messages
-from vsf_lib.video.line import own_line
-from vsf_lib.video.sampling import Stopped
-from vsf_lib.video.worker import Orders
 
 _SMALLER = "choose a smaller size, the dtype bfloat16 or offload, or close other programs"
 

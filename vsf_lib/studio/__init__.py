@@ -1,6 +1,6 @@
 """The page on its own, without a WebUI.
 
-Owns how it is served: to this machine alone unless asked, and files from its outputs alone.
+Owns how it is served: to this machine alone unless asked, and of files only what was drawn (see `guard`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk
 
 _STYLE = Path(__file__).parents[2] / "style.css"
+_SCRIPT = Path(__file__).with_name("page.js")
 HOST = "127.0.0.1"
 _FONTS, _MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 """The system's own: gradio's usual ones would come from another server."""
@@ -41,6 +42,9 @@ def open_page(
         import gradio as gr
     except ImportError as error:
         raise SettingsError("the page needs gradio: python install.py studio installs it") from error
+    from starlette.middleware import Middleware
+
+    from vsf_lib.studio.guard import Guard
     from vsf_lib.studio.page import build
     from vsf_lib.video.ui.page import build as build_videos
 
@@ -59,6 +63,8 @@ def open_page(
             quiet=True,
             share=False,  # not by the environment either: nobody else is let in unasked
             css=css,
+            head=f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
+            app_kwargs={"middleware": [Middleware(Guard, private=host == HOST, outputs=served)]},
             theme=gr.themes.Default(font=_FONTS, font_mono=_MONO).set(
                 block_info_text_color="*neutral_500",  # the usual one is too pale to read
                 body_text_color_subdued="*neutral_500",

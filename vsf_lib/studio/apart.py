@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vsf_lib.errors import VSFError
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.line import own_line
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.video.desk import Desk
-from vsf_lib.video.line import own_line
-from vsf_lib.video.locks import Withdrawn
 from vsf_lib.video.places import Places, Rights
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import State, Surroundings

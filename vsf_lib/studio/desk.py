@@ -12,22 +12,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.errors import ModelError, OutputError, SettingsError
+from vsf_lib.files import check_writable, reason
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import Model, find_model
 from vsf_lib.images.remarks import other_weights
-from vsf_lib.images.request import Request
+from vsf_lib.images.request import MOST_STEPS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
+from vsf_lib.jobs.locks import turn
 from vsf_lib.recipes import FLUX, RECIPES, Example, family, recipe_named
 from vsf_lib.scenes.model import MODELS, check_words
-from vsf_lib.settings import SHARING, fields
+from vsf_lib.settings import SHARING
 from vsf_lib.studio.history import History
+from vsf_lib.studio.numbers import count, optional, seed, settings_given
 from vsf_lib.studio.shelf import ImageShelf
-from vsf_lib.sweep import INFOTEXT, swept_name
+from vsf_lib.sweep import INFOTEXT, MOST_FPS, swept_name
 from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.files import read_infotext
-from vsf_lib.video.locks import turn
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import Surroundings
 
@@ -78,7 +80,7 @@ class ImageDesk:
             self._row.make_room()
 
     def add(self, values: Mapping[str, Any], *, sweep: bool = False) -> int:
-        """Puts a form's values into the row; raises SettingsError, PromptError, ModelError."""
+        """Puts a form's values into the row; raises SettingsError, PromptError, ModelError, OutputError."""
         asked = self.asked(values, sweep=sweep)
         request = resolve(asked)
         if request.model in MODELS:
@@ -88,9 +90,21 @@ class ImageDesk:
         if model.folder is not None:
             request.fitted(flux=model.folder.flux)
             model.folder.size(request.size)
-        else:
+        self._check_outputs()
+        if model.folder is None:
             self._confirm(model.name)
         return self.row.add(asked)
+
+    def _check_outputs(self) -> None:
+        """Raises OutputError where the picture could not be kept, which would show after all the drawing."""
+        try:
+            check_writable(self.outputs)
+        except OSError as error:
+            place = str(self.outputs) if self.shelf.paths else "its folder"
+            raise OutputError(
+                f"nothing is drawn, because the picture could not be kept in {place}: {reason(error)}; make "
+                "room or give this program leave to write there"
+            ) from error
 
     def _confirm(self, id: str) -> None:
         """Raises SettingsError the first time that a model would be downloaded."""
@@ -104,21 +118,21 @@ class ImageDesk:
 
     def asked(self, values: Mapping[str, Any], *, sweep: bool = False) -> Asked:
         """What a form's values ask for: those of `Settings` by their names, and the page's own."""
-        given = {item.name: values[item.name] for item in fields() if item.name in values}
+        text = str(values.get("sweep") or "")
+        swept = swept_name(text) if sweep else ""
+        given = settings_given({name: value for name, value in values.items() if name != swept})
         own: dict[str, Any] = {name: values.get(name) for name in _OWN}
         own["model"] = self.shelf.model(str(own["model"] or ""))
         own["parts"] = self.shelf.part(str(own["parts"] or ""))
         own["size"] = str(own["size"] or "").strip() or None
-        own["guidance_scale"] = _number("guidance scale", str(own["guidance_scale"] or ""))
-        for name in ("steps", "seed"):
-            own[name] = _whole(name, own[name])
+        own["guidance_scale"] = optional("guidance scale", str(own["guidance_scale"] or ""))
+        own["steps"] = count("steps", own["steps"], MOST_STEPS)
+        own["seed"] = seed(own["seed"])
         negative = bool(str(given.get("negative_prompt") or "").strip())
         guides = negative and given.get("method") != "off"
         asked = Asked(**own, given=given)
         if sweep:
-            text = str(values.get("sweep") or "")
-            given.pop(swept_name(text), None)
-            fps = _whole("fps", values.get("fps"))
+            fps = count("values per second of the film", values.get("fps"), MOST_FPS)
             return replace(asked, sweep=text, given=given, fps=fps, loop=bool(values.get("loop")))
         return replace(
             asked,
@@ -131,16 +145,26 @@ class ImageDesk:
         if path.suffix.lower() in (".mp4", ".webm", ".gif") and f"{INFOTEXT}:" not in read_infotext(path):
             raise SettingsError(f"{path.name} is a video: drop it in the tab Video")
         request = resolve(Asked(from_image=str(path)))
-        model = self.shelf.name(request.model)
-        if not self.shelf.paths and model not in self.shelf.names():
-            raise SettingsError(f"{path.name} was drawn with {model}, which is not among this page's models")
-        found = _found(request)
         notes = [note.replace(str(path), path.name) for note in request.notes]
-        if found is not None:
+        found = self._found(request)
+        if found is None:
+            notes.append(
+                f"{path.name} was drawn with {request.model}, which is not here: the model stays as it is"
+            )
+        else:
             notes += other_weights(request, found, path.name)
         folder = None if found is None else found.folder
         flux = family(request.model) == FLUX if folder is None else folder.flux
-        return Restored(replace(request, notes=tuple(notes)), flux)
+        return Restored(replace(request, notes=tuple(notes)), flux, here=found is not None)
+
+    def _found(self, request: Request) -> Model | None:
+        """The model of a file, or nothing where this page cannot draw with it."""
+        if not self.shelf.paths and self.shelf.name(request.model) not in self.shelf.names():
+            return None
+        try:
+            return find_model(request.model, request.parts)
+        except ModelError:
+            return None
 
     def recipes(self, model: str) -> list[tuple[str, str]]:
         """The recipes that a model can show: what they do, and their names."""
@@ -160,6 +184,8 @@ class Restored:
 
     request: Request
     flux: bool
+    here: bool = True
+    """Whether its model can be chosen on this page."""
 
     @property
     def guidance_scale(self) -> float:
@@ -186,27 +212,3 @@ class BesideVideos(Surroundings):
         with turn(self._lock, stopped):
             self._desk.make_room()
             yield
-
-
-def _found(request: Request) -> Model | None:
-    try:
-        return find_model(request.model, request.parts)
-    except ModelError:  # it is elsewhere; the form names it all the same
-        return None
-
-
-def _whole(name: str, value: Any) -> int | None:
-    if value is None or value == "":
-        return None
-    if float(value) != int(value):
-        raise SettingsError(f"{name} is {value}, but must be a whole number")
-    return int(value)
-
-
-def _number(name: str, text: str) -> float | None:
-    if not text.strip():
-        return None
-    try:
-        return float(text.strip().replace(",", "."))
-    except ValueError:
-        raise SettingsError(f"the {name} is {text.strip()!r}, but must be a number") from None

@@ -104,7 +104,8 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[tuple[Path, int], Entry | None] = {}
+        self._known: dict[Path, tuple[int, Entry | None]] = {}
+        """What the files were when they were last written to."""
 
     def latest(self, count: int) -> list[Entry]:
         """The latest entries, the last one first."""
@@ -120,10 +121,12 @@ class History:
     def entry(self, path: Path) -> Entry:
         """The entry of a file; raises SettingsError if it is not there any more, or is none of ours."""
         if not path.resolve().is_relative_to(self._folder.resolve()):
-            raise SettingsError(f"{path.name} does not lie in {self._folder}")
+            raise SettingsError(f"{path.name} does not lie in the folder of what is drawn")
         entry = self._read(path) if path.is_file() else None
         if entry is None:
-            raise SettingsError(f"{path.name} is not there any more")
+            raise SettingsError(
+                f"{path.name} is not there any more: it was deleted or moved, so it leaves the history"
+            )
         return entry
 
     def _files(self) -> list[Path]:
@@ -133,17 +136,21 @@ class History:
             except OSError:  # deleted since
                 return 0
 
-        return sorted(self._folder.glob("*.png"), key=modified, reverse=True)
+        there = sorted(self._folder.glob("*.png"), key=modified, reverse=True)
+        for path in self._known.copy().keys() - set(there):  # several visitors may look at once
+            self._known.pop(path, None)
+        return there
 
     def _read(self, path: Path) -> Entry | None:
         """The entry, or nothing for a picture of another program."""
         try:
-            key = (path, path.stat().st_mtime_ns)
+            modified = path.stat().st_mtime_ns
         except OSError:
             return None
-        if key not in self._known:
-            self._known[key] = read_entry(path)
-        return self._known[key]
+        known = self._known.get(path)
+        if known is None or known[0] != modified:
+            known = self._known[path] = (modified, read_entry(path))
+        return known[1]
 
 
 def read_entry(path: Path) -> Entry | None:

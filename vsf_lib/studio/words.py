@@ -6,6 +6,7 @@ import re
 
 from vsf_lib.settings import fields
 
+_FLAG = r"(?<![\w-])--(?:[a-z][a-z-]*[a-z])"
 _LABELS = {
     "from-image": "the file",
     "guidance-scale": "guidance scale",
@@ -28,6 +29,9 @@ def on_page(message: str) -> str:
     labels = {item.flag.removeprefix("--"): f"“{label(item.label)}”" for item in fields()} | _LABELS
 
     def named(found: re.Match[str]) -> str:
-        return labels.get(found[1], f"“{label(found[1].replace('-', ' '))}”")
+        name = found[0].removeprefix("--")
+        return labels.get(name, f"“{label(name.replace('-', ' '))}”")
 
-    return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", named, message)
+    message = re.sub(rf'\b(?:pass|give) ({_FLAG})( "[^"]*"|, what [^:;]*)?', r"fill in \1", message)
+    message = re.sub(rf"\bwith ({_FLAG})(?= a )", r"in \1", message)
+    return re.sub(_FLAG, named, message)

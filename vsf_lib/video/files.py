@@ -21,8 +21,8 @@ from PIL import Image
 
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.files import reason, written_whole
+from vsf_lib.jobs.child import NO_WINDOW
 from vsf_lib.metadata import read_png, write_png
-from vsf_lib.video.child import NO_WINDOW
 
 TAGS = ("comment", "description")
 """Where players and image browsers look for a text."""

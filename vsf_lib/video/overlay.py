@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vsf_lib.errors import OutputError
-from vsf_lib.video.child import NO_WINDOW
-from vsf_lib.video.locks import only_one
+from vsf_lib.jobs.child import NO_WINDOW
+from vsf_lib.jobs.locks import only_one
 
 _LEAST = {"diffusers": (0, 34), "peft": (0, 17), "accelerate": (1, 0), "imageio-ffmpeg": (0, 5)}
 """From which on the worker can use what is there: Wan with Kijai's LoRA keys, biases fused to scale."""

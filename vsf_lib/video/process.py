@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from vsf_lib.video import messages
-from vsf_lib.video.child import Child, WorkerError
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.child import Child, WorkerError
 from vsf_lib.video.job import VideoJob
 
 __all__ = ["Worker", "WorkerError"]

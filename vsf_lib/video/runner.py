@@ -17,8 +17,9 @@ from typing import TypeAlias
 
 from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.files import free_name
-from vsf_lib.video import messages, progress
-from vsf_lib.video.locks import Withdrawn, only_one
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.locks import Withdrawn, only_one
+from vsf_lib.video import progress
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import WAITING, Entry, Queue
 

@@ -6,26 +6,23 @@ Owns what a video may say of itself: guidance is named only from the report of w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vsf_lib.adapters import guided
 from vsf_lib.adapters.generation import Report
 from vsf_lib.errors import GuidanceError
+from vsf_lib.jobs.stopping import stoppable
 from vsf_lib.video.job import VideoJob
 
 if TYPE_CHECKING:
     from vsf_lib.video.texts import Texts
-
-
-class Stopped(Exception):  # noqa: N818, it is no error
-    """The user stopped the job."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +93,3 @@ def make(pipe: Any, job: VideoJob, texts: Texts, watch: Watch) -> Made:
     if len(frames) != job.frames:
         raise GuidanceError(f"the model made {len(frames)} frames, but {job.frames} were asked for")
     return Made(frames, guidance.report if guidance is not None else None)
-
-
-@contextmanager
-def stoppable(blocks: Iterable[nn.Module], stopped: Callable[[], bool]) -> Iterator[None]:
-    """Looks between any two blocks, as a step of a large video takes minutes; raises Stopped."""
-
-    def check(*_: Any) -> None:
-        if stopped():
-            raise Stopped
-
-    with ExitStack() as undo:
-        for block in blocks:
-            undo.callback(block.register_forward_pre_hook(check).remove)
-        yield

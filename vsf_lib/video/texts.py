@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from vsf_lib.adapters import encode_negatives
+from vsf_lib.jobs.stopping import Stopped, stoppable
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.loading import load_text_encoder
-from vsf_lib.video.sampling import Stopped, stoppable
 
 LENGTH = 512
 """Tokens to which Wan's prompts are padded."""

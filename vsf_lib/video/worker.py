@@ -7,63 +7,29 @@ input closes, in the middle of a job after a grace time, so that nothing is left
 from __future__ import annotations
 
 import gc
-import json
-import os
-import queue
 import sys
-import threading
 import time
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from vsf_lib import __version__
 from vsf_lib.errors import GuidanceError, OutputError, VSFError, is_out_of_memory
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.line import own_line
+from vsf_lib.jobs.orders import Orders
+from vsf_lib.jobs.stopping import Stopped
 from vsf_lib.scenes.model import WAN
-from vsf_lib.video import builtin, memory, messages
+from vsf_lib.video import builtin, memory
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.line import own_line
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vsf_lib.video.sampling import Made
-
-GRACE = 5.0
-"""Seconds to stop in after the input has closed."""
-
-
-class Orders:
-    """What comes in, read by a thread of its own, so that a cancel arrives during a job."""
-
-    def __init__(self, lines: IO[str]) -> None:
-        self._jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._cancelled = threading.Event()
-        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
-
-    def next(self) -> dict[str, Any] | None:
-        """The next job, or None when there will be none. One is given at a time."""
-        return self._jobs.get()
-
-    def stopped(self) -> bool:
-        """Whether the job that runs is to stop."""
-        return self._cancelled.is_set()
-
-    def _read(self, lines: IO[str]) -> None:
-        for line in lines:
-            order = json.loads(line)
-            if "make" in order:
-                self._cancelled.clear()  # here, so that none is lost which comes before the job is taken
-                self._jobs.put(order)
-            elif "cancel" in order:
-                self._cancelled.set()
-        self._cancelled.set()
-        self._jobs.put(None)
-        time.sleep(GRACE)
-        os._exit(1)  # the job does not stop, and nobody waits for it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,8 +63,6 @@ class Maker:
 
     def run(self, job: VideoJob, path: Path) -> messages.Event:
         """The event that ends the job, whatever happens."""
-        from vsf_lib.video.sampling import Stopped
-
         try:
             return self._make(job, path)
         except Stopped:
@@ -117,7 +81,6 @@ class Maker:
         from vsf_lib.video.comparison import still, write_still
         from vsf_lib.video.files import write_video
         from vsf_lib.video.loading import check, key, load
-        from vsf_lib.video.sampling import Stopped
 
         began = time.monotonic()
         device, dtype = _machine(job)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vsf_lib.errors import SettingsError
+from vsf_lib.jobs.locks import turn
 from vsf_lib.video.desk import Desk
-from vsf_lib.video.locks import turn
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import State, Surroundings
 from vsf_lib.webui import folders

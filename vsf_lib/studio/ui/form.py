@@ -19,7 +19,10 @@ from vsf_lib.scenes.model import MODELS, NAME
 from vsf_lib.scenes.world import KINDS, PLACES
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
-from vsf_lib.studio.words import label
+from vsf_lib.studio.numbers import RANDOM
+from vsf_lib.studio.ui.kept import read_form, updates
+from vsf_lib.studio.ui.slider import Slider
+from vsf_lib.studio.words import label, on_page
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
 from vsf_lib.video.ui.form import QUIET
 from vsf_lib.video.ui.words import say
@@ -94,6 +97,8 @@ class Form:
             "device": request.device,
             "dtype": request.dtype,
         }
+        if not restored.here:
+            values = {name: value for name, value in values.items() if name not in ("model", "parts")}
         unguided = settings.method == "off" and not settings.negative_prompt
         if unguided:  # what would guide it stays as it is, and the next negative prompt acts
             values = {name: value for name, value in values.items() if name not in Settings.model_fields}
@@ -101,14 +106,29 @@ class Form:
         if request.sweep is not None:
             plan = request.sweep
             values |= {"sweep": plan.sweep.text, "fps": plan.fps, "loop": plan.loop}
-        shown = {
-            name: _shown(element, values[name]) if name in values else gr.update()
-            for name, element in self.elements.items()
-        }
-        shown["prompt"]["info"] = _world(request.model)
+        shown = updates(self.elements, values)
+        offered = gr.update()
+        if restored.here:
+            shown["prompt"]["info"] = _world(request.model)
+            offered = self._offered(str(values["model"]))
         preset = gr.update() if unguided else gr.update(value=OWN)
         rows = [gr.update()] * len(self._rows) if unguided else shown_for(settings.method)
-        return [*shown.values(), preset, self._offered(str(values["model"])), *rows]
+        return [*shown.values(), preset, offered, *rows]
+
+    def kept(self, text: str) -> list[Any]:
+        """Updates of `outputs` that show what a browser has kept; see `read_form`."""
+        values = read_form(text, self.elements)
+        if not values:
+            return [gr.skip()] * len(self.outputs)
+        shown = updates(self.elements, values)
+        model, method = (values.get(name, self.elements[name].value) for name in ("model", "method"))
+        shown["prompt"]["info"] = _world(model)
+        return [
+            *shown.values(),
+            _preset_of(values, model, method),
+            self._offered(model),
+            *shown_for(method),
+        ]
 
     def _build(self) -> None:
         made, desk = self.elements, self._desk
@@ -132,12 +152,12 @@ class Form:
                 if desk.shelf.paths else "Those of this server.",
             )  # fmt: skip
         with gr.Row():
-            made["seed"] = gr.Number(
-                label="Seed", value=_SEED, precision=0, minimum=0, maximum=LARGEST_SEED, scale=2,
-                elem_id="vsf_image_seed", min_width=100,
+            made["seed"] = gr.Number(  # without bounds, of which gradio would speak in place of the desk
+                label="Seed", value=_SEED, scale=2, elem_id="vsf_image_seed", min_width=100,
+                info=f"{RANDOM}: random.",
             )  # fmt: skip
             self._dice = gr.Button("New seed", elem_id="vsf_image_dice", size="sm", scale=1, min_width=80)
-            made["steps"] = gr.Slider(
+            made["steps"] = Slider(
                 1, _MOST_STEPS, usual_steps(NAME), step=1, label="Steps", scale=3, elem_id="vsf_image_steps"
             )
         with gr.Accordion("More", open=False, elem_id="vsf_image_more"):
@@ -160,7 +180,7 @@ class Form:
                 info="What the button Sweep draws, a strip and a film: one setting over a range, "
                 "FIELD=LOW:HIGH:STEP, or a list, FIELD=0,1,4.",
             )  # fmt: skip
-            made["fps"] = gr.Slider(
+            made["fps"] = Slider(
                 1, MOST_FPS, USUAL_FPS, step=1, label="Values per second of the film", elem_id="vsf_image_fps"
             )
             made["loop"] = gr.Checkbox(label="The film runs there and back", elem_id="vsf_image_loop")
@@ -259,7 +279,7 @@ class Form:
         try:
             example = self._desk.example(recipe, model or "")
         except VSFError as error:
-            return [*nothing, say(str(error), bad=True)]
+            return [*nothing, say(on_page(str(error)), bad=True)]
         own = example.of(method)
         values = {**strengths(model or "", method), **own}
         return [
@@ -272,7 +292,10 @@ class Form:
 
     def _control(self, name: str) -> Any:
         item = field(name)
-        return control(item, f"vsf_image_{name}", label=label(item.label), value=self._usual.get(name))
+        value = self._usual.get(name)
+        return control(
+            item, f"vsf_image_{name}", label=label(item.label), value=value, slider_class=Slider
+        )  # fmt: skip
 
 
 def _world(model: str) -> str:
@@ -282,16 +305,14 @@ def _world(model: str) -> str:
     return f"The small built-in model knows a little world: {', '.join(KINDS)}; {', '.join(PLACES.values())}."
 
 
+def _preset_of(values: dict[str, Any], model: str, method: str) -> str:
+    """The preset whose values these are."""
+    own = {name: values.get(name) for name in STRENGTHS}
+    presets = {USUAL: strengths(model, method), STRONG: strengths(model, method, strong=True)}
+    return next((name for name, theirs in presets.items() if theirs == own), OWN)
+
+
 def _sweep_for(method: str, text: str) -> Any:
     """The usual sweep of a method in place of another's; one's own stays, or what a file has brought."""
     reads = any(item.name == swept_name(text) and method in item.methods for item in fields())
     return gr.skip() if reads and text not in _SWEEPS.values() else _SWEEPS.get(method, gr.skip())
-
-
-def _shown(element: Any, value: Any) -> Any:
-    """An update to that value; a slider that ends before it is made longer."""
-    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
-        return gr.update(
-            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
-        )
-    return gr.update(value=value)

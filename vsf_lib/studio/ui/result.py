@@ -59,7 +59,11 @@ class Result:
         try:
             return self._of(entry, view)
         except VSFError as error:
-            return self._updates(caption=say(str(error), bad=True))
+            return self.missing(str(error))
+
+    def missing(self, why: str) -> list[Any]:
+        """Updates of `outputs` in place of an entry that cannot be shown."""
+        return self._updates(caption=say(why, bad=True))
 
     def example(self) -> list[Any]:
         """Updates of `outputs` that show what it does."""

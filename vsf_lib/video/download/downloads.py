@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from vsf_lib.errors import ModelError, SettingsError, VSFError
-from vsf_lib.video import messages
-from vsf_lib.video.child import Child
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.child import Child
+from vsf_lib.jobs.messages import Plan
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.landing import found, shortage, spoken_size
-from vsf_lib.video.messages import Plan
 from vsf_lib.video.single_file.kinds import LORA
 
 __all__ = ["ASK", "Downloads", "Plan", "State", "button", "fetch", "found", "label", "plan", "refusal"]

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vsf_lib.errors import OutputError, VSFError
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.line import own_line
+from vsf_lib.jobs.locks import only_one
 from vsf_lib.video.download import hub
 from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.landing import INDEX, Landing, Remote, free_space, shortage
-from vsf_lib.video.line import own_line
-from vsf_lib.video.locks import only_one
 
 PAUSES = (1.0, 3.0, 10.0, 30.0)
 """Seconds before each new attempt, when one after the other brought nothing."""

@@ -111,6 +111,7 @@ class _Page:
             type="filepath",
             height=120,
             elem_id="vsf_video_dropped",
+            elem_classes=["vsf-drop"],
         )
 
     def connect(self, blocks: gr.Blocks) -> None:
@@ -155,7 +156,9 @@ class _Page:
             inputs=[self._dropped],
             outputs=filled,
             **QUIET,
-        ).then(lambda: gr.update(visible=False), **away)
+        ).then(lambda: gr.update(visible=False), **away).then(
+            None, outputs=[self._dropped], js="() => null"
+        )  # what lies in the zone would keep the next file out of it
         if self._downloads is not None:
             self._downloads.connect()
         self._install.click(self._set_up, outputs=[self._packages, self._said])

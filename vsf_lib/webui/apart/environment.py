@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.video.child import NO_WINDOW
+from vsf_lib.jobs.child import NO_WINDOW
 
 _ROOT = Path(__file__).parents[3]
 _COMMAND = "studio"

@@ -9,8 +9,8 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from vsf_lib.video import messages
-from vsf_lib.video.locks import turn
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.locks import turn
 from vsf_lib.webui import folders
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.video import messages
-from vsf_lib.video.child import Child, WorkerError
-from vsf_lib.video.locks import Withdrawn
+from vsf_lib.jobs import messages
+from vsf_lib.jobs.child import Child, WorkerError
+from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.video.places import Places, Rights
 from vsf_lib.webui.apart.host import Host
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from vsf_lib.errors import VSFError
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
 NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from vsf_lib.video import messages
+from vsf_lib.jobs import messages
 
 
 def own_line() -> Callable[[messages.Event], None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vsf_lib.video.child import Child
+from vsf_lib.jobs.child import Child
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from vsf_lib.video.locks import Withdrawn, turn
+from vsf_lib.jobs.locks import Withdrawn, turn
 
 
 def test_a_turn_is_ours_alone_and_given_back():

@@ -1,0 +1,84 @@
+"""What a form's fields of numbers hold, in the words of the page: an emptied one is refused and never a 0.
+
+Bounds stay where they are checked for everybody, in Settings and `resolve`. Knows no gradio.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from vsf_lib.errors import SettingsError
+from vsf_lib.images.request import LARGEST_SEED
+from vsf_lib.settings import fields
+from vsf_lib.studio.words import label
+
+RANDOM = -1
+"""The seed that stands for another one each time, as in every WebUI."""
+
+
+def settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Settings among them; raises SettingsError for an emptied one that the method reads."""
+    given = {}
+    for item in fields():
+        if item.name not in values:
+            continue
+        value = values[item.name]
+        if item.kind is not float or value not in (None, ""):
+            given[item.name] = value
+        elif values.get("method") in item.methods:
+            raise SettingsError(
+                f"{label(item.label)} is empty, but must be a number from {item.low:g} to {item.high:g}"
+            )
+    return given
+
+
+def seed(value: Any) -> int:
+    """The seed; of nothing and of `RANDOM` a new one. Raises SettingsError."""
+    if value in (None, ""):
+        return _new_seed()
+    number = _whole("seed", value)
+    if number == RANDOM:
+        return _new_seed()
+    if not 0 <= number <= LARGEST_SEED:
+        raise SettingsError(
+            f"seed is {number}, but must be a whole number from 0 to {LARGEST_SEED}, or {RANDOM} for a new "
+            "one each time"
+        )
+    return number
+
+
+def count(name: str, value: Any, most: int) -> int:
+    """A whole number from 1 to `most`; raises SettingsError."""
+    if value in (None, ""):
+        raise SettingsError(f"{name} is empty, but must be a whole number from 1 to {most}")
+    number = _whole(name, value)
+    if not 1 <= number <= most:
+        raise SettingsError(f"{name} is {number}, but must be a whole number from 1 to {most}")
+    return number
+
+
+def optional(name: str, text: str) -> float | None:
+    """A number that may be left out; raises SettingsError."""
+    if not text.strip():
+        return None
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise SettingsError(f"the {name} is {text.strip()!r}, but must be a number") from None
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number.is_integer():
+        raise SettingsError(f"{name} is {value}, but must be a whole number")
+    return int(value) if isinstance(value, int) else int(number)
+
+
+def _new_seed() -> int:
+    return secrets.randbelow(LARGEST_SEED + 1)

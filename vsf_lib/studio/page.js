@@ -1,0 +1,24 @@
+// What the page does in the browser alone; the rest is gradio's.
+(() => {
+    // Gradio moves what is typed beside a slider to the nearer end, and nothing at all to 0, as the field loses
+    // the focus. The server says what is wrong with it instead.
+    document.addEventListener('blur', (event) => {
+        if (event.target.matches?.('.vsf-form input[type=number]')) event.stopImmediatePropagation();
+    }, true);
+
+    // A file that misses the drop zone would open in the page's place: it counts as one that met it.
+    const zone = () => [...document.querySelectorAll('.vsf-drop')].find((one) => one.offsetParent !== null);
+    for (const kind of ['dragover', 'drop']) {
+        window.addEventListener(kind, (event) => {
+            const dragged = event.dataTransfer;
+            if (event.defaultPrevented || !dragged || ![...dragged.types].includes('Files')) return;
+            event.preventDefault();
+            const input = zone()?.querySelector('input[type=file]');
+            if (kind === 'dragover') dragged.dropEffect = input ? 'copy' : 'none';
+            else if (input && dragged.files.length) {
+                input.files = dragged.files;
+                input.dispatchEvent(new Event('change', {bubbles: true}));
+            }
+        });
+    }
+})();

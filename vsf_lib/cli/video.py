@@ -137,8 +137,6 @@ def run(args: Namespace) -> int:
         check(job)
         if args.seed is None and args.from_file is None:
             note(f"seed {job.seed}")
-        if job.settings.method != "off" and not job.settings.negative_prompt:
-            note("no --negative-prompt, so nothing is guided: an ordinary video")
         if args.from_file is not None and not _same_weights(args.from_file, job):
             note(f"{args.from_file} was made with other weights of this model, so the video differs")
         path = output.path(job.prompt, job.seed, kind="compare" if job.compare else "")

@@ -13,6 +13,11 @@ from vsf_lib.settings import SettingField
 
 BASELINES = ("nag", "nasa")
 """Methods with fields of their own, shown while they are chosen."""
+WHY = (
+    "These models run without classifier-free guidance, so an ordinary negative prompt does nothing; VSF "
+    "puts it into their attention."
+)
+"""What a newcomer is told beside the negative prompt."""
 
 
 def control(
@@ -31,6 +36,15 @@ def control(
     if slider is None:
         return gr.Textbox(**common)
     return gr.Slider(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+
+
+def shown(element: Any, value: Any) -> Any:
+    """An update of the element to that value; a slider that ends before it is made longer."""
+    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
+        return gr.update(
+            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
+        )
+    return gr.update(value=value)
 
 
 def shown_for(method: str) -> list[Any]:

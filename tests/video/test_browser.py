@@ -96,11 +96,11 @@ def test_a_newcomer_makes_a_comparison_at_once(tmp_path: Path) -> None:
         page.click("#vsf_video_generate")
         page.until(lambda: "'zebra'" in page.said(), "no word of the word")
         page.fill("#vsf_video_prompt textarea", "a red car driving on a field")
-        page.click("#vsf_video_compare input")
-        time.sleep(1)
+        assert page.find("#vsf_video_compare input").is_selected()
         job = page.generate()
         page.until(lambda: page.done(job), "no end")
         page.until(lambda: page.shows("#vsf_video_player video"), "no player")
+        page.until(lambda: page.shows("#vsf_video_picture img"), "no strip under it")
         page.until(
             lambda: "VSF comparison" in page.value("#vsf_video_infotext textarea"), "it does not say so"
         )

@@ -48,8 +48,8 @@ def model_path(model: str) -> Path:
         return Path(model).expanduser()
     if not is_there():
         raise ModelError(
-            f"the built-in model {WAN} is not at {scenes.WAN_FOLDER}: train it with python -m vsf_lib scenes "
-            f"train --model {WAN}, or give a real Wan with --model"
+            f"the built-in model {WAN} is not at {scenes.WAN_FOLDER}: get the whole repository again, or "
+            "take a real Wan"
         )
     return scenes.WAN_FOLDER
 

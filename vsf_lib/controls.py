@@ -20,6 +20,16 @@ WHY = (
 """What a newcomer is told beside the negative prompt."""
 
 
+HIDDEN: Any = "hidden" if int(gr.__version__.split(".")[0]) >= 6 else False
+"""`visible` of what is to be seen later: newer gradios first make an element that is not visible when it
+becomes so, and then may miss what it is to show."""
+
+
+def seen(visible: bool) -> Any:
+    """`visible` of an element that is out of sight at times."""
+    return visible or HIDDEN
+
+
 def control(
     item: SettingField, elem_id: str, *, label: str = "", value: Any = None, without: tuple[str, ...] = ()
 ) -> Any:

@@ -13,7 +13,7 @@ pytest.importorskip("wan_files")
 
 from wan_files import save_lora  # noqa: E402
 
-from vsf_lib.controls import WHY  # noqa: E402
+from vsf_lib.controls import HIDDEN, WHY  # noqa: E402
 from vsf_lib.presets import baseline  # noqa: E402
 from vsf_lib.recipes import WAN21, recipe_named  # noqa: E402
 from vsf_lib.settings import Settings, field  # noqa: E402
@@ -195,11 +195,19 @@ def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, 
         (tmp_path / "cache" / folder / file.name).write_text(text)
     file.parent.mkdir()
     file.write_text("x")
+    strip = file.with_name("a [red] car-strip.png")
+    for path in (strip, tmp_path / "cache" / "one" / strip.name):
+        path.write_text("y")
     id = row(desk)
     desk.queue.paused = False
     desk.queue.take()
     desk.queue.done(id, str(file), "")
     page._act("delete", id)
+    assert not (tmp_path / "cache" / "one" / strip.name).exists()
+    failed = row(desk)
+    desk.queue.take()
+    desk.queue.failed(failed, "it did not go")
+    assert "are deleted" in page._act("delete", failed)
     assert [path.parent.name for path in (tmp_path / "cache").rglob("*.mp4")] == ["two"]
     assert copies(Path(), tmp_path) == []
 
@@ -211,10 +219,10 @@ def test_under_a_comparison_is_its_strip(tmp_path):
     (tmp_path / "other-strip.png").write_bytes(b"x")
     picture = shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]
     assert (picture["value"], picture["visible"]) == (str(strip), True)
-    assert shows(str(film), "a car\nSteps: 1")[1]["visible"] is False, "another picture of that name"
+    assert shows(str(film), "a car\nSteps: 1")[1]["visible"] == HIDDEN, "another picture of that name"
     strip.unlink()
-    assert shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]["visible"] is False
-    assert shows("", "")[1]["visible"] is False
+    assert shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]["visible"] == HIDDEN
+    assert shows("", "")[1]["visible"] == HIDDEN
 
 
 def test_a_job_in_which_nothing_acts_says_so(desk, page):

@@ -88,7 +88,7 @@ class Form:
     def _build(self, models: list[str]) -> None:
         made, desk = self.elements, self._desk
         usual, strengths = fitting.usual(models[0]), desk.strengths(models[0])
-        with gr.Row():
+        with gr.Group():
             for name in ("alpha", "beta"):
                 made[name] = _control(name, strengths[name])
         self._preset = gr.Radio(

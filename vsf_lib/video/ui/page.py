@@ -12,7 +12,9 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import HIDDEN
 from vsf_lib.errors import SettingsError, VSFError
+from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.job import VideoJob
 from vsf_lib.video.queue import RUNNING, WAITING
@@ -72,35 +74,38 @@ class _Page:
                 self._said = self._form.said
                 with gr.Column(elem_classes=["vsf-settings"]):
                     self._downloads = DownloadPanel(desk) if desk.rights.install else None
-            with gr.Column(scale=3, min_width=320, elem_classes=["vsf-result"]):
-                if not desk.rights.install:
-                    gr.HTML(say(_PUBLIC))
-                self._now = gr.HTML(elem_id="vsf_video_now")
-                self._build_result()
-                self._build_jobs()
+            with gr.Column(scale=3, min_width=320, elem_classes=["vsf-form"]):
+                with gr.Column(elem_classes=["vsf-shown"]):
+                    if not desk.rights.install:
+                        gr.HTML(say(_PUBLIC))
+                    self._now = gr.HTML(elem_id="vsf_video_now")
+                    self._build_result()
+                with gr.Column(elem_classes=["vsf-jobs-column"]):
+                    self._build_jobs()
 
     def _build_buttons(self) -> None:
-        desk = self._desk
         with gr.Row():
             self._generate = gr.Button("Generate", variant="primary", elem_id="vsf_video_generate")
             self._save = gr.Button("Save", visible=False, elem_id="vsf_video_save")
-            self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause")
-            self._free = gr.Button(desk.frees or "Free", visible=bool(desk.frees), elem_id="vsf_video_free")
 
     def _build_result(self) -> None:
         self._video = gr.Video(label="Video", elem_id="vsf_video_player", interactive=False)
         self._picture = gr.Image(
-            label="Video", elem_id="vsf_video_picture", interactive=False, visible=False, type="filepath"
+            label="Video", elem_id="vsf_video_picture", interactive=False, visible=HIDDEN, type="filepath"
         )
-        self._film = gr.HTML(elem_id="vsf_video_film", visible=False)
+        self._film = gr.HTML(elem_id="vsf_video_film", visible=HIDDEN)
         self._infotext = gr.Textbox(
             label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
         )
         self._reuse = gr.Button("Reuse parameters", elem_id="vsf_video_reuse", size="sm")
 
     def _build_jobs(self) -> None:
+        frees = self._desk.frees
         self._queue = _jobs("Queue", "vsf_video_queue")
         self._acts = _buttons(_QUEUE_ACTS)
+        with gr.Row():
+            self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause", size="sm")
+            self._free = gr.Button(frees or "Free", visible=bool(frees), elem_id="vsf_video_free", size="sm")
         self._history = _jobs("History", "vsf_video_history")
         self._acts |= _buttons({
             name: label for name, label in _HISTORY_ACTS.items()
@@ -110,7 +115,7 @@ class _Page:
         self._dropped = gr.File(
             label="Drop a video of this program to restore its parameters",
             type="filepath",
-            height=120,
+            height=150,
             elem_id="vsf_video_dropped",
         )
 
@@ -247,7 +252,9 @@ class _Page:
         elif name == "delete":
             said = f"job {id} and its file are deleted"
             path = Path(queue.entry(id).path)
-            copies = told.copies(path, Path(self._video.GRADIO_CACHE))
+            cache = Path(self._video.GRADIO_CACHE)
+            files = (path, still_of(path)) if path.name else ()  # a job that failed has none
+            copies = [copy for file in files for copy in told.copies(file, cache)]
             desk.delete(id)
             for copy in copies:
                 copy.unlink(missing_ok=True)

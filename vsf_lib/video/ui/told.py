@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import seen
 from vsf_lib.metadata import COMPARISON
 from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
@@ -57,10 +58,12 @@ def shown(path: str, infotext: str) -> list[Any]:
     if plays and f"{COMPARISON}: " in infotext and still_of(file).is_file():
         picture = str(still_of(file))
     return [
-        gr.update(value=there if plays and not own else None, visible=(plays or there is None) and not own),
-        gr.update(value=picture, visible=picture is not None),
+        gr.update(
+            value=there if plays and not own else None, visible=seen((plays or there is None) and not own)
+        ),
+        gr.update(value=picture, visible=seen(picture is not None)),
         infotext,
-        gr.update(value=film(file) if own else "", visible=own),
+        gr.update(value=film(file) if own else "", visible=seen(own)),
     ]
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 
 from diffusers.loaders import lora_base
 from safetensors.torch import load_file, save_file
+from video_frames import read_frames
 
 from vsf_lib.cli import main
 from vsf_lib.cli.video import add_arguments, resolve
@@ -26,7 +27,7 @@ from vsf_lib.scenes.motion import FRAMES, VERBS
 from vsf_lib.scenes.training import wan as small
 from vsf_lib.video import builtin, memory
 from vsf_lib.video.desk import Desk, Places
-from vsf_lib.video.files import read_frames, read_infotext, write_video
+from vsf_lib.video.files import read_infotext, write_video
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.loading import add_loras, check_model
 from vsf_lib.video.worker import Maker

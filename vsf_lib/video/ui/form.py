@@ -23,6 +23,8 @@ from vsf_lib.video.ui import fitting
 from vsf_lib.video.ui.words import say
 
 _USUAL, _STRONG, _OWN = "usual", "strong", "own values"
+_MODELS = "a folder in diffusers' format, one file, or a model to download"
+_MODELS_AND_OWN = "wan (small, built in), a folder in diffusers' format, one file, or a model to download"
 _PROMPT, _NEGATIVE = "a red car driving on a field", "wheels"
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
@@ -93,7 +95,7 @@ class Form:
                 made[name] = _control(name, strengths[name])
         self._preset = gr.Radio(
             label="Video preset", choices=[_USUAL, _STRONG, _OWN], value=_USUAL, elem_id="vsf_video_preset",
-            info="values for the chosen model and method",
+            info="values for the chosen model",
         )  # fmt: skip
         made["method"] = _control("method")
         made["compare"] = gr.Checkbox(
@@ -105,11 +107,9 @@ class Form:
             info="known ways of using a negative prompt: fills in an example",
         )  # fmt: skip
         with gr.Row():
-            own = [f"{WAN} (small, built in)"] if WAN in models else []
-            kinds = [*own, "a folder in diffusers' format", "one file", "a model to download"]
             made["model"] = gr.Dropdown(
                 label="Video model", choices=models, value=models[0], elem_id="vsf_video_model", scale=4,
-                allow_custom_value=desk.rights.paths, info=f"{', '.join(kinds[:-1])} or {kinds[-1]}",
+                allow_custom_value=desk.rights.paths, info=_MODELS_AND_OWN if WAN in models else _MODELS,
             )  # fmt: skip
             self._refresh = gr.Button("Refresh", elem_id="vsf_video_refresh", size="sm", min_width=60)
         with gr.Row():

@@ -330,3 +330,10 @@ def test_every_field_says_what_a_front_end_needs():
 def test_the_model_is_light_enough_for_a_host_to_import_at_start():
     code = "import sys, vsf_lib.settings, vsf_lib.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields() if item.kind is float])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_boolean_is_no_number(name, value):
+    with pytest.raises(SettingsError, match=rf"^{name} is {value}, but must be a number from .*: try "):
+        Settings.create(**{name: value})

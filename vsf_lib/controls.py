@@ -13,6 +13,21 @@ from vsf_lib.settings import SettingField
 
 BASELINES = ("nag", "nasa")
 """Methods with fields of their own, shown while they are chosen."""
+WHY = (
+    "These models run without classifier-free guidance, so an ordinary negative prompt does nothing; VSF "
+    "puts it into their attention."
+)
+"""What a newcomer is told beside the negative prompt."""
+
+
+HIDDEN: Any = "hidden" if int(gr.__version__.split(".")[0]) >= 6 else False
+"""`visible` of what is to be seen later: newer gradios first make an element that is not visible when it
+becomes so, and then may miss what it is to show."""
+
+
+def seen(visible: bool) -> Any:
+    """`visible` of an element that is out of sight at times."""
+    return visible or HIDDEN
 
 
 def control(
@@ -37,6 +52,15 @@ def control(
     if slider is None:
         return gr.Textbox(**common)
     return slider_class(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+
+
+def shown(element: Any, value: Any) -> Any:
+    """An update of the element to that value; a slider that ends before it is made longer."""
+    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
+        return gr.update(
+            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
+        )
+    return gr.update(value=value)
 
 
 def shown_for(method: str) -> list[Any]:

@@ -39,11 +39,11 @@ STRENGTHS = ("alpha", "beta", "negative_tokens", "nag_phi", "nag_tau", "nag_alph
 """The fields of Settings that presets are about."""
 
 
-def strengths(model: str, method: str, *, strong: bool = False) -> dict[str, Any]:
-    """The values of `STRENGTHS` that are suggested for a model and a method."""
+def strengths(model: str, method: str, *, strong: bool = False, usual: str = "") -> dict[str, Any]:
+    """The values of `STRENGTHS` that are suggested for a model and a method; `usual` as in `preset_for`."""
     name = f"{method}-strong" if strong else method
     if method in SHARING:
-        values = preset_for(model, strong=strong).settings(method=method)
+        values = preset_for(model, strong=strong, usual=usual).settings(method=method)
     elif method in BASELINES:
         values = baseline(name if name in BASELINES else method).settings()
     else:

@@ -12,12 +12,15 @@ from types import MappingProxyType
 from typing import Any
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.presets import preset_for
-from vsf_lib.scenes.model import MODELS, NAME
+from vsf_lib.presets import SMALL_WAN_VALUES, preset_for
+from vsf_lib.presets import WAN as REAL_WAN
+from vsf_lib.scenes.model import MODELS, NAME, WAN
 
 SCENES, SD3, FLUX = "scenes", "sd3.5", "flux"
-FAMILIES = (SCENES, SD3, FLUX)
-"""The kinds of model that have examples: the small built-in world, and the two that read whole sentences."""
+MOVING, WAN21 = "wan", "wan2.1"
+FAMILIES = (SCENES, SD3, FLUX, MOVING, WAN21)
+"""The kinds of model that have examples: the small built-in world, those that read whole sentences, and the
+same of videos."""
 UNMEASURED = "unmeasured"
 
 
@@ -53,9 +56,12 @@ class Recipe:
     examples: Mapping[str, Example]
     """By family; one that is not there cannot show it."""
 
-    def example(self, model: str) -> Example:
-        """The example for the model of that name; raises SettingsError where there is none."""
-        kind = family(model)
+    def example(self, model: str, *, usual: str = SD3) -> Example:
+        """The example for the model of that name; raises SettingsError where there is none.
+
+        `usual` as in `family`.
+        """
+        kind = family(model, usual=usual)
         if kind not in self.examples:
             raise SettingsError(
                 f"the recipe {self.name} has no example for {kind}, which cannot show it: pass another "
@@ -66,6 +72,11 @@ class Recipe:
 
 def _values(**values: Any) -> Mapping[str, Any]:
     return MappingProxyType(values)
+
+
+def _gentler(preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Much less attention for the negative prompt, and not quite as much more alpha."""
+    return _values(alpha=round(preset["alpha"] * 5 / 3, 2), beta=preset["beta"] + 1)
 
 
 _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
@@ -90,6 +101,8 @@ RECIPES: tuple[Recipe, ...] = (
                 "cards",
             ),
             FLUX: Example("a canadian winter landscape in the style of a 19th century painting", "snow"),
+            MOVING: Example("a red car driving on a field", "wheels"),
+            WAN21: Example("a red car driving on a field", "wheels"),
         },
     ),
     Recipe(
@@ -115,6 +128,10 @@ RECIPES: tuple[Recipe, ...] = (
                 "icing",
                 _values(alpha=3.0, beta=2.0),
             ),
+            MOVING: Example("a red car driving on a field", "wheels", _gentler(SMALL_WAN_VALUES)),
+            WAN21: Example(
+                "a man walks through the streets of a snowy city", "snow", _values(alpha=2.5, beta=1.0)
+            ),
         },
     ),
     Recipe(
@@ -131,6 +148,8 @@ RECIPES: tuple[Recipe, ...] = (
             ),
             SD3: Example("a bicycle leaning against a brick wall", "bicycle"),
             FLUX: Example("a bicycle leaning against a brick wall", "bicycle"),
+            MOVING: Example("a blue bird flying in the snow", "bird"),
+            WAN21: Example("a bicycle rolls along a brick wall", "bicycle"),
         },
     ),
     Recipe(
@@ -148,6 +167,8 @@ RECIPES: tuple[Recipe, ...] = (
             ),
             SD3: Example("a portrait of a young knight with a sword", "anime"),
             FLUX: Example("a portrait of an old fisherman", "photorealistic"),
+            MOVING: Example("a yellow house growing", "snow"),
+            WAN21: Example("a young knight with a sword rides through a forest", "anime"),
         },
     ),
     Recipe(
@@ -174,6 +195,12 @@ RECIPES: tuple[Recipe, ...] = (
                 "snow",
                 _values(alpha=0.0, beta=0.0, negative_tokens="all"),
             ),
+            MOVING: Example(
+                "a red car driving on a field",
+                "wheels",
+                _values(alpha=0.0, beta=0.0, negative_tokens="all"),
+            ),
+            WAN21: Example("a red car driving on a field", "wheels", _values(alpha=0.0, beta=0.0)),
         },
     ),
     Recipe(
@@ -189,6 +216,10 @@ RECIPES: tuple[Recipe, ...] = (
             ),
             FLUX: Example(
                 "a crab that looks like a rock, among real rocks at the bottom of the ocean",
+                "clearly visible, standing out, easy to spot, different color",
+            ),
+            WAN21: Example(
+                "a crab that looks like a rock walks among real rocks at the bottom of the ocean",
                 "clearly visible, standing out, easy to spot, different color",
             ),
         },
@@ -209,9 +240,21 @@ def recipe_named(name: str) -> Recipe:
     raise SettingsError(f"there is no recipe {name!r}: choose one of {', '.join(names())}")
 
 
-def family(model: str) -> str:
-    """Which of `FAMILIES` a model, by its name, hub id, file or folder, reads its prompts as."""
+def offered(model: str, *, usual: str = SD3) -> list[tuple[str, str]]:
+    """The recipes that a model can show: what they do, and their names."""
+    kind = family(model, usual=usual)
+    shown = [recipe for recipe in RECIPES if kind in recipe.examples]
+    return [(f"{recipe.name}: {recipe.summary}", recipe.name) for recipe in shown]
+
+
+def family(model: str, *, usual: str = SD3) -> str:
+    """Which of `FAMILIES` a model, by its name, hub id, file or folder, reads its prompts as.
+
+    One that cannot be told is of the family `usual`.
+    """
     kind = preset_for(model).kind
     if model in MODELS or kind == NAME:
         return SCENES
-    return FLUX if kind.startswith("flux") or "flux" in model.lower() else SD3
+    if kind in (WAN, REAL_WAN):
+        return MOVING if kind == WAN else WAN21
+    return FLUX if kind.startswith("flux") or "flux" in model.lower() else usual

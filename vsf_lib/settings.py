@@ -12,7 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.infotext import decode, encode
@@ -245,6 +253,14 @@ class Settings(BaseModel):
                 super().__init__(**values)
             except ValidationError as error:
                 raise SettingsError(_one_line(error)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        # JSON's true would become 1: whoever writes it means a switch, and this is none.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is float:
+            raise ValueError("a boolean is no number")
+        return value
 
     @field_validator("negative_prompt")
     @classmethod

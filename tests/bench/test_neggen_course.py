@@ -362,6 +362,7 @@ def test_labels_measure_the_judge(bench: Bench, tmp_path: Path) -> None:
         (("--judge", "http://h/v1", "--judge-model", "x", "--judge-key-env", "NOT_SET"), "NOT_SET"),
         (("--ray-workers", "2"), "goes with --ray"),
         (("--model", "some/model"), "no judge"),
+        (("--model", "no model"), "there is no model 'no model'"),
         (("--size", "128"), "reads 64x64 pixels, not 128x128"),
         (("--judge", "no/such/folder"), "cannot get the judge"),
     ],

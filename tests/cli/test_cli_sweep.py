@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from video_frames import read_frames
 
 import vsf_lib.video.files as video_files
 from vsf_lib.metadata import parse_parameters, read_png, write_png
@@ -92,7 +93,7 @@ def test_film_frame_by_frame(run):
 
     bird = ("generate", "--recipe", "semi-abstract", "--seed", "2", "--steps", "4")
     path = draw("film.mp4", *bird, "--sweep", "alpha=0:6:3", "--fps", "6", "--loop")
-    frames = video_files.read_frames(path).astype(int)
+    frames = read_frames(path).astype(int)
     assert len(frames) == 4, "0, 3, 6 and back over 3"
     side = PANEL[0]
     ways = [("--method", "off"), *(("--alpha", alpha) for alpha in ("0", "3", "6"))]
@@ -128,7 +129,7 @@ def test_film_frame_by_frame(run):
 def test_other_films(draw, suffix):
     pytest.importorskip("imageio_ffmpeg")
     path = draw(f"film{suffix}", *CAR, "--sweep", "alpha=1:3:1")
-    assert len(video_files.read_frames(path)) == 3
+    assert len(read_frames(path)) == 3
     assert 'VSF sweep: "alpha=1:3:1"' in video_files.read_infotext(path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from forge_client import HIRES, Answer, Forge, ForgeError, picture_of, same
 from PIL import Image
+from video_frames import read_frames
 
 from vsf_lib.infotext import read_pairs
 from vsf_lib.strip import TILE, fit
@@ -158,7 +159,7 @@ def test_a_film_beside_the_saved_strip(forge: Forge, model: Any, films: list[Pat
     with Image.open(film.with_suffix(".png")) as saved:
         assert np.array_equal(np.asarray(saved), made.pictures[0])
         assert saved.info["parameters"] == made.infotexts[0]
-    assert len(files.read_frames(film)) == 4, "0, 2, 4 and back over 2"
+    assert len(read_frames(film)) == 4, "0, 2, 4 and back over 2"
     told = files.read_infotext(film)
     assert pairs(told) == {**pairs(made.infotexts[0]), "VSF fps": "6", "VSF loop": "there and back"}
     restored = {name: reader(pairs(told)) for name, reader in READERS.items()}

@@ -12,22 +12,34 @@ import pytest
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("peft")
 
+from diffusers.loaders import lora_base
 from safetensors.torch import load_file, save_file
+from video_frames import read_frames
 
 from vsf_lib.cli import main
 from vsf_lib.cli.video import add_arguments, resolve
 from vsf_lib.errors import ModelError, PromptError, SettingsError
 from vsf_lib.metadata import parse_parameters
 from vsf_lib.presets import preset_for
-from vsf_lib.scenes.model import WAN, WAN_LORA, WAN_STEPS
+from vsf_lib.scenes.loading import load_video_pipeline
+from vsf_lib.scenes.model import WAN, WAN_LORA, WAN_MANY_STEPS, WAN_STEPS
 from vsf_lib.scenes.motion import FRAMES, VERBS
 from vsf_lib.scenes.training import wan as small
 from vsf_lib.video import builtin, memory
 from vsf_lib.video.desk import Desk, Places
-from vsf_lib.video.files import read_frames, read_infotext, write_video
+from vsf_lib.video.files import read_infotext, write_video
 from vsf_lib.video.job import Lora, VideoJob
-from vsf_lib.video.loading import check_model
+from vsf_lib.video.loading import add_loras, check_model
 from vsf_lib.video.worker import Maker
+
+
+def test_its_lora_is_read_where_the_hub_is_forbidden(built_in, monkeypatch):
+    monkeypatch.setattr(lora_base, "HF_HUB_OFFLINE", True)
+    pipe = load_video_pipeline(built_in)
+    pipe.unload_lora_weights()
+    add_loras(pipe, (Lora(file=builtin.FEW_STEPS),))
+    assert pipe.get_active_adapters() == ["lora0"]
+
 
 README = ("video", "--prompt", "a red car driving on a field", "--negative-prompt", "wheels")
 REAL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -91,7 +103,7 @@ def test_its_lora_can_be_weighed_and_left_out():
     assert asked("--lora", "few-steps:0.7").loras[0].weight == 0.7
     assert asked("--lora", "few-steps", "--lora", "x.safetensors:2").loras[1].file == "x.safetensors"
     plain = asked("--lora", "none")
-    assert (plain.loras, plain.steps) == ((), builtin.MANY_STEPS)
+    assert (plain.loras, plain.steps) == ((), WAN_MANY_STEPS)
     assert asked("--lora", "none", "--steps", "9").steps == 9
     assert asked("--model", REAL, "--lora", "none").steps == 8
     with pytest.raises(SettingsError, match="--lora none is without any"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,16 @@ from waiting import until  # noqa: E402
 
 from vsf_lib.errors import PromptError, SettingsError  # noqa: E402
 from vsf_lib.presets import preset_for  # noqa: E402
+from vsf_lib.scenes import model  # noqa: E402
 from vsf_lib.scenes.model import WAN, WAN_STEPS  # noqa: E402
 from vsf_lib.scenes.motion import FRAMES  # noqa: E402
 from vsf_lib.video.builtin import USUAL  # noqa: E402
 from vsf_lib.video.desk import Desk, Places, Rights  # noqa: E402
 from vsf_lib.video.job import VideoJob  # noqa: E402
 from vsf_lib.video.queue import DONE, FAILED  # noqa: E402
-from vsf_lib.video.ui import form as forms  # noqa: E402
+from vsf_lib.video.ui import fitting  # noqa: E402
 from vsf_lib.video.ui.form import Form  # noqa: E402
+from vsf_lib.video.ui.page import _Page  # noqa: E402
 
 REAL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 
@@ -67,6 +70,33 @@ def test_on_a_fresh_machine_a_prompt_is_all_it_takes(desk):
     assert list(desk.places.outputs.iterdir()) == [], "the strip goes with its video"
 
 
+def test_a_newcomer_only_presses_generate(desk):
+    desk.queue.paused = True
+    form = form_of(desk)
+    job = desk.queue.entry(desk.add({name: element.value for name, element in form.elements.items()})).job
+    assert (job.model, job.compare, job.acts) == (WAN, True, True)
+    assert (job.prompt, job.settings.negative_prompt) == ("a red car driving on a field", "wheels")
+    assert form._recipe.choices
+    assert "driving" in form.elements["prompt"].info
+    for what in (
+        {"negative_prompt": " "},
+        {"method": "off"},
+    ):  # the usual tick at "compare" is no reason to refuse an ordinary video
+        assert desk.job(sent(form, **{"negative_prompt": "wheels", **what})).compare is False
+
+
+def test_without_its_weights_it_is_not_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "WAN_FOLDER", tmp_path / "nowhere")
+    desk = Desk(Places(tmp_path / "data", tmp_path / "videos", tmp_path / "models", tmp_path / "loras"))
+    with gr.Blocks() as blocks:
+        _Page(desk).connect(blocks)
+    page = json.dumps(blocks.config["components"], default=str)
+    assert "Video model" in page
+    for named in ('"wan"', "wan (", "64x64", "built in", "built-in"):
+        assert named not in page, "neither chosen, nor offered, nor named"
+    desk.close()
+
+
 def test_where_there_is_a_real_one_it_comes_first(desk, wan):
     folder = desk.places.models / "klein"
     folder.parent.mkdir()
@@ -79,11 +109,11 @@ def test_where_there_is_a_real_one_it_comes_first(desk, wan):
 
 def test_sizes_steps_and_lora_follow_the_kind_of_model_and_nothing_else_moves_them():
     def shown(*values):
-        updates = forms._fitted(*values)
+        updates = fitting.fitted(*values)
         return [update.get("value", "as it was") for update in updates]
 
-    ours = [64, 64, FRAMES, 8, WAN_STEPS, 0, "none", "few-steps:1", "64x64"]
-    real = [832, 480, 81, 16, 8, -1, "auto", "", "480p landscape"]
+    ours = [64, 64, FRAMES, 8, WAN_STEPS, 0, "none", "few-steps:1", True, "64x64"]
+    real = [832, 480, 81, 16, 8, -1, "auto", "", False, "480p landscape"]
     assert shown(WAN, 832, 480) == ours
     assert shown(WAN, 100, 100.0) == ours
     assert shown(REAL, 64, 64.0) == real
@@ -95,8 +125,9 @@ def test_sizes_steps_and_lora_follow_the_kind_of_model_and_nothing_else_moves_th
 def test_the_preset_is_the_small_models(desk):
     form, preset = form_of(desk), preset_for(WAN)
     updates = form._strengths("usual", WAN, "vsf")
-    assert [update["value"] for update in updates] == [preset.alpha, preset.beta, "words"]
-    assert form.elements["negative_tokens"].value == "words"
+    tokens = preset.settings().negative_tokens
+    assert [update["value"] for update in updates][:3] == [preset.alpha, preset.beta, tokens]
+    assert form.elements["negative_tokens"].value == tokens
     assert form.elements["alpha"].value == preset.alpha
 
 
@@ -105,7 +136,6 @@ def test_the_preset_is_the_small_models(desk):
     [
         ({"prompt": "a zebra"}, PromptError, "the wan model does not know: 'zebra'.*driving"),
         ({"width": 832, "height": 480}, SettingsError, "64x64, not 832x480"),
-        ({"compare": True}, PromptError, "a comparison needs a negative prompt"),
         ({"model": "klein/of/mine"}, SettingsError, "not on this machine"),
     ],
 )
@@ -130,13 +160,13 @@ def test_a_folder_of_its_name_is_another_model(desk, wan):
     assert desk.shelf.model_names()[:2] == [str(folder), WAN]
     assert desk.shelf.model(str(folder)) == str(folder)
     assert desk.shelf.model(WAN) == WAN
-    assert desk.preset(str(folder)).alpha == preset_for(REAL).alpha
+    assert desk.strengths(str(folder))["alpha"] == preset_for(REAL).alpha
 
 
 def test_a_job_with_it_comes_back_whole_from_the_form(desk):
     form = form_of(desk)
     job = desk.job(sent(form, prompt="a red car", negative_prompt="wheels", seed=3, compare=True))
-    filled = dict(zip([*form.elements, "preset", "size"], form.filled(job), strict=True))
+    filled = dict(zip([*form.elements, "preset", "size", "recipe"], form.filled(job), strict=True))
     values = {name: filled[name]["value"] for name in form.elements}
     assert filled["size"]["value"] == "64x64"
     assert values["loras"] == "few-steps:1"

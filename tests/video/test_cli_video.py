@@ -11,10 +11,12 @@ import pytest
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("wan_files")
 
+from video_frames import read_frames
+
 from vsf_lib.cli import main
 from vsf_lib.cli.video import resolve
 from vsf_lib.presets import preset_for
-from vsf_lib.video.files import read_frames, read_infotext
+from vsf_lib.video.files import read_infotext
 
 
 @pytest.fixture

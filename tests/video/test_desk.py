@@ -82,8 +82,8 @@ def test_lists_are_what_is_there(desk, places):
     nowhere = Desk(Places(places.data, places.outputs))
     assert nowhere.shelf.lora_names() == []
     assert all(name == "wan" or "Wan-AI/" in name for name in nowhere.shelf.model_names())
-    assert desk.preset("Wan2.1-T2V-1.3B").alpha == 1.5
-    assert desk.preset("my own folder", strong=True).alpha == 1.7, "only Wan makes videos here"
+    assert desk.strengths("Wan2.1-T2V-1.3B")["alpha"] == 1.5
+    assert desk.strengths("my own folder", strong=True)["alpha"] == 1.7, "only Wan makes videos here"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,24 @@ def test_defaults_are_a_video_that_wan_makes():
     made = job()
     assert (made.width, made.height, made.frames, made.effective_shift) == (832, 480, 81, 3.0)
     assert made.made_frames == 81
-    assert made.notes == ()
+    assert job(settings={"negative_prompt": "wheels"}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "no negative prompt, so nothing is guided"),
+        (
+            {"settings": {"method": "off", "negative_prompt": "wheels"}},
+            "the method is off, so the negative",
+        ),
+        ({"settings": {"method": "off", "negative_prompt": "wheels"}, "guidance_scale": 5}, None),
+        ({"settings": {"method": "off"}}, None),
+    ],
+)
+def test_a_negative_prompt_that_does_nothing_is_told(values, says):
+    notes = job(**values).notes
+    assert (says is None and notes == ()) or says in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ pytest.importorskip("wan_files")
 from waiting import until
 
 from vsf_lib.jobs.locks import Withdrawn
+from vsf_lib.scenes.model import WAN
+from vsf_lib.video import runner as runner_module
+from vsf_lib.video.builtin import USUAL
 from vsf_lib.video.files import read_infotext
 from vsf_lib.video.job import Lora, VideoJob
 from vsf_lib.video.process import Worker
@@ -164,6 +167,23 @@ def test_what_a_host_needs_is_around_each_job(queue, job, tmp_path):
     ]
     assert queue.entry(refused).message == "the host has no memory"
     assert stages.count("writing") == 2
+
+
+def test_a_large_models_worker_is_not_kept_as_long_as_the_small_ones(
+    queue, job, built_in, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner_module, "_IDLE_LARGE", 0.1)
+    small = {**USUAL, "model": WAN, "steps": 1}
+    with running(queue, tmp_path, idle=1000) as runner:
+        id = queue.add(job(**small))
+        until(lambda: queue.entry(id).state == DONE)
+        worker = runner._worker
+        assert runner._patience == 1000
+        id = queue.add(job())
+        until(lambda: queue.entry(id).state == DONE)
+        until(lambda: runner._worker is None, 30)
+        assert worker is not None and not worker.alive
+        assert runner._patience == 1000, "the next one has loaded nothing yet"
 
 
 def test_the_hosts_own_button_stops_the_job(queue, job, tmp_path):

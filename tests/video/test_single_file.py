@@ -14,13 +14,13 @@ wan_files = pytest.importorskip("wan_files")
 
 from diffusers import AutoencoderKLWan, WanTransformer3DModel  # noqa: E402
 from diffusers.loaders import single_file_utils  # noqa: E402
+from video_frames import read_frames  # noqa: E402
 
 from vsf_lib.cli import main  # noqa: E402
 from vsf_lib.cli.video import add_arguments, resolve  # noqa: E402
 from vsf_lib.errors import ModelError, SettingsError  # noqa: E402
 from vsf_lib.jobs import messages  # noqa: E402
 from vsf_lib.settings import Settings  # noqa: E402
-from vsf_lib.video.files import read_frames  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
 from vsf_lib.video.loading import check, key, load, load_text_encoder  # noqa: E402
 from vsf_lib.video.process import Worker  # noqa: E402

@@ -13,12 +13,16 @@ pytest.importorskip("wan_files")
 
 from wan_files import save_lora  # noqa: E402
 
-from vsf_lib.errors import SettingsError  # noqa: E402
-from vsf_lib.settings import Settings  # noqa: E402
+from vsf_lib.controls import HIDDEN, WHY  # noqa: E402
+from vsf_lib.presets import baseline  # noqa: E402
+from vsf_lib.recipes import WAN21, recipe_named  # noqa: E402
+from vsf_lib.settings import Settings, field  # noqa: E402
 from vsf_lib.video.desk import Desk, Places  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
 from vsf_lib.video.ui.form import Form  # noqa: E402
-from vsf_lib.video.ui.page import _copies, _Page  # noqa: E402
+from vsf_lib.video.ui.page import _Page  # noqa: E402
+from vsf_lib.video.ui.told import copies  # noqa: E402
+from vsf_lib.video.ui.told import shown as shows  # noqa: E402
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def page(desk):
 
 def shown(form, job):
     """What the form's elements hold once they show a job."""
-    updates = dict(zip([*form.elements, "preset", "size"], form.filled(job), strict=True))
+    updates = dict(zip([*form.elements, "preset", "size", "recipe"], form.filled(job), strict=True))
     return {name: update["value"] for name, update in updates.items()}
 
 
@@ -92,9 +96,10 @@ def test_a_usual_size_is_shown_by_its_name(desk, form):
     assert shown(form, full(desk, width=1280, height=720))["size"] == "720p landscape"
 
 
-def test_what_a_slider_cannot_show_is_told(desk, form):
-    with pytest.raises(SettingsError, match="alpha is 40, and this page goes from 0 to 10"):
-        form.filled(full(desk, settings=Settings(negative_prompt="a", alpha=40)))
+def test_a_slider_becomes_long_enough_for_what_a_file_says(desk, form):
+    filled = form.filled(full(desk, settings=Settings(negative_prompt="a", alpha=40)))
+    update = dict(zip(form.elements, filled, strict=False))["alpha"]
+    assert (update["value"], update["minimum"], update["maximum"]) == (40, 0, 40)
 
 
 def test_presets_follow_the_model_and_own_values_stay(form):
@@ -104,8 +109,48 @@ def test_presets_follow_the_model_and_own_values_stay(form):
         ("strong", "vsf", [1.7, 0.2, "all"]),
         ("usual", "difference", [2.25, 0.1, "all"]),
     ):
-        assert [update["value"] for update in form._strengths(preset, model, method)] == values
+        assert [update["value"] for update in form._strengths(preset, model, method)][:3] == values
+    strong = baseline("nag-strong").settings()
+    updates = [update["value"] for update in form._strengths("strong", model, "nag")]
+    assert updates[3:6] == [strong.nag_phi, strong.nag_tau, strong.nag_alpha]
     assert all("value" not in update for update in form._strengths("own values", model, "vsf"))
+    assert form._unless_suggested("words", "usual", model, "vsf") == "own values"
+    assert form._unless_suggested("all", "usual", model, "vsf") == gr.update()
+
+
+def folds(element):
+    """Whether it is in an accordion."""
+    while element is not None:
+        if isinstance(element, gr.Accordion):
+            return True
+        element = element.parent
+    return False
+
+
+def test_methods_and_recipes_are_in_sight_and_why_it_is_there_is_said(form):
+    method = form.elements["method"]
+    assert [value for _, value in method.choices] == list(field("method").choices)
+    assert method.info == field("method").help
+    assert not folds(method)
+    assert not folds(form._recipe)
+    assert form.elements["negative_prompt"].info == WHY
+    assert "camouflage" in [value for _, value in form._recipe.choices]
+
+
+def test_a_recipe_fills_in_its_example_on_top_of_the_preset(form):
+    def chosen(name, method="vsf"):
+        shown = form._example(name, "klein", method)
+        return dict(zip(("prompt", "negative", "alpha", "beta"), shown, strict=False)), shown[-2:]
+
+    example = recipe_named("gentle").examples[WAN21]
+    values, (preset, said) = chosen("gentle")
+    assert values == {"prompt": example.prompt, "negative": example.negative_prompt, **example.values}
+    assert preset == "own values"
+    assert "gentle: press Generate" in said
+    values, (preset, _) = chosen("remove")
+    assert (values["alpha"], values["beta"], preset) == (1.5, 0.1, "usual")
+    assert "no recipe" in form._example("nothing", "klein", "vsf")[-1]
+    assert all("value" not in update for update in form._example(None, "klein", "vsf")[:-1])
 
 
 def row(desk, **values):
@@ -150,13 +195,41 @@ def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, 
         (tmp_path / "cache" / folder / file.name).write_text(text)
     file.parent.mkdir()
     file.write_text("x")
+    strip = file.with_name("a [red] car-strip.png")
+    for path in (strip, tmp_path / "cache" / "one" / strip.name):
+        path.write_text("y")
     id = row(desk)
     desk.queue.paused = False
     desk.queue.take()
     desk.queue.done(id, str(file), "")
     page._act("delete", id)
+    assert not (tmp_path / "cache" / "one" / strip.name).exists()
+    failed = row(desk)
+    desk.queue.take()
+    desk.queue.failed(failed, "it did not go")
+    assert "are deleted" in page._act("delete", failed)
     assert [path.parent.name for path in (tmp_path / "cache").rglob("*.mp4")] == ["two"]
-    assert _copies(Path(), tmp_path) == []
+    assert copies(Path(), tmp_path) == []
+
+
+def test_under_a_comparison_is_its_strip(tmp_path):
+    film, strip = tmp_path / "a car.mp4", tmp_path / "a car-strip.png"
+    for file in (film, strip):
+        file.write_bytes(b"x")
+    (tmp_path / "other-strip.png").write_bytes(b"x")
+    picture = shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]
+    assert (picture["value"], picture["visible"]) == (str(strip), True)
+    assert shows(str(film), "a car\nSteps: 1")[1]["visible"] == HIDDEN, "another picture of that name"
+    strip.unlink()
+    assert shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]["visible"] == HIDDEN
+    assert shows("", "")[1]["visible"] == HIDDEN
+
+
+def test_a_job_in_which_nothing_acts_says_so(desk, page):
+    values = shown(page._form, full(desk, settings=Settings()))
+    said, _ = page._add(*(values[name] for name in page._form.elements))
+    assert "job 1 is in the queue" in said
+    assert "there is no negative prompt, so nothing is guided" in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program is a script")
@@ -180,6 +253,8 @@ def test_a_film_is_shown_whichever_programs_there_are(desk, page, tmp_path, monk
     page._video.postprocess(video["value"])
     content = base64.b64encode(b"a film").decode()
     assert (video["value"] == str(file)) is (f"data:video/mp4;base64,{content}" not in own["value"])
+    assert str(file) not in own["value"], "where it lies on the server is nobody's business"
+    assert video["value"] or file.name in own["value"]
 
 
 def test_what_stops_the_queue_is_shown(desk, page):

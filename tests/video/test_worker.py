@@ -16,11 +16,13 @@ import pytest
 pytest.importorskip("imageio_ffmpeg")
 wan_files = pytest.importorskip("wan_files")
 
+from video_frames import read_frames  # noqa: E402
+
 from vsf_lib.jobs import messages  # noqa: E402
 from vsf_lib.jobs.orders import Orders  # noqa: E402
 from vsf_lib.settings import Settings  # noqa: E402
 from vsf_lib.video import memory  # noqa: E402
-from vsf_lib.video.files import read_frames, read_infotext  # noqa: E402
+from vsf_lib.video.files import read_infotext  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
 from vsf_lib.video.process import Worker, WorkerError  # noqa: E402
 from vsf_lib.video.worker import Maker  # noqa: E402

@@ -270,7 +270,10 @@ def process_images(p: Processing, seed: int = 0) -> list[tuple[Tensor, dict[str,
                 index = n * p.batch_size + i
                 p.call("postprocess_image_after_composite", SimpleNamespace(index=index, image=results[-1]))
     p.processed = SimpleNamespace(
-        images=results, infotexts=[str(image.info["parameters"]) for image in results], comments=""
+        images=results,
+        infotexts=[str(image.info["parameters"]) for image in results],
+        comments="",
+        extra_generation_params=p.extra_generation_params,
     )
     p.call("postprocess", p.processed)
     return pictures

@@ -22,6 +22,7 @@ from vsf_lib.adapters import forge_flux
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
 from vsf_lib.settings import Settings
 from vsf_lib.webui.callbacks import Callbacks
+from vsf_lib.webui.guide import NOTICES
 from vsf_lib.webui.negatives import Negatives
 from vsf_lib.webui.request import Checkpoint
 
@@ -279,6 +280,16 @@ def test_both_boxes_empty_is_a_notice_and_nothing_else(model, host):
     assert pictures[0][1] == {}
     assert len(p.comments) == 1
     assert "both negative prompts are empty" in p.comments[0]
+    assert p.processed.extra_generation_params == {NOTICES: p.comments}, "an API's client sees no comments"
+    assert not p.extra_generation_params, "and no infotext has them"
+
+
+def test_where_all_went_well_there_are_no_notices(model, host):
+    p = job(model, host, {"negative_prompt": "wheels"})
+    p.comments.append("somebody else's")
+    process_images(p)
+    assert "VSF alpha" in p.processed.extra_generation_params
+    assert NOTICES not in p.processed.extra_generation_params
 
 
 BAD = {

@@ -24,13 +24,12 @@ from vsf_lib.bench.subject import Subject
 from vsf_lib.bench.sweep import POSITIVE_KEPT
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import baseline, preset_for
+from vsf_lib.scenes.model import WAN_MANY_STEPS
 from vsf_lib.scenes.motion import FRAMES, random_moving, render_video
 from vsf_lib.scenes.world import KINDS
 from vsf_lib.settings import Settings
 
 COUNT, TUNING, QUICK = 150, 30, 20
-MANY_STEPS = 30
-"""For the model without its LoRA."""
 ALPHAS = (0.5, 1.0, 2.0, 3.0, 5.0)
 BETAS = (0.0, 1.0)
 STEPS = (4, 6, 8, 12)
@@ -148,7 +147,7 @@ def run(args: Namespace, subject: Subject) -> None:
     given = [Take(method, subject.steps) for method in methods(subject.model)]
     bare = [
         Take(Method("none, no LoRA", OFF.settings), subject.steps, lora=0.0),
-        Take(Method("none, many steps", OFF.settings), MANY_STEPS, lora=0.0),
+        Take(Method("none, many steps", OFF.settings), WAN_MANY_STEPS, lora=0.0),
     ]
     chosen = () if args.quick else guided_methods()
     crew = Crew(subject, sum(map(len, plan.values())) + len(given) + len(chosen) + len(bare))

@@ -23,7 +23,7 @@ from vsf_lib.metadata import FINGERPRINT, parse_parameters
 from vsf_lib.preset_choice import preset_named
 from vsf_lib.presets import WAN as REAL_WAN
 from vsf_lib.presets import preset_for
-from vsf_lib.scenes.model import SIZE, WAN
+from vsf_lib.scenes.model import SIZE, WAN, WAN_MANY_STEPS
 from vsf_lib.settings import Settings
 from vsf_lib.video import builtin
 from vsf_lib.video.job import SIZES, UNIPC, USUAL_FRAMES, Format, Lora, Offload, VideoJob
@@ -69,7 +69,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
         help=f"of {UNIPC} (default: {usual['steps'].default}, with {WAN} {small['steps']}, and "
-        f"{builtin.MANY_STEPS} without its LoRA)",
+        f"{WAN_MANY_STEPS} without its LoRA)",
     )
     video.add_argument("--seed", type=int, metavar="N", help="default: a random one, told and recorded")
     video.add_argument(
@@ -138,8 +138,6 @@ def run(args: Namespace) -> int:
         check(job)
         if args.seed is None and args.from_file is None:
             note(f"seed {job.seed}")
-        if job.settings.method != "off" and not job.settings.negative_prompt:
-            note("no --negative-prompt, so nothing is guided: an ordinary video")
         if args.from_file is not None and not _same_weights(args.from_file, job):
             note(f"{args.from_file} was made with other weights of this model, so the video differs")
         path = output.path(job.prompt, job.seed, kind="compare" if job.compare else "")
@@ -180,7 +178,7 @@ def resolve(args: Namespace) -> VideoJob:
     if args.lora is not None:
         values["loras"] = _loras(args.lora)
         if model == WAN and not values["loras"]:
-            values["steps"] = builtin.MANY_STEPS
+            values["steps"] = WAN_MANY_STEPS
     for name in ("prompt", "frames", "fps", "steps", "seed", "guidance_scale", "flow_shift", "drop_frames",
                  "quality", "offload", "vae", "text_encoder", "compare"):  # fmt: skip
         if getattr(args, name) is not None:

@@ -45,7 +45,7 @@ def load_video_pipeline(folder: Path) -> Any:
     disable_progress_bar()
     try:
         pipe = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-        pipe.load_lora_weights(str(folder / WAN_LORA), adapter_name=WAN_LORA_NAME)
+        pipe.load_lora_weights(str(folder), weight_name=WAN_LORA, adapter_name=WAN_LORA_NAME)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"the model in {folder} cannot be loaded ({reason}); check it out again") from error

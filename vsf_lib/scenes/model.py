@@ -24,6 +24,8 @@ WAN_LORA_NAME = "few"
 """What a pipeline calls it."""
 WAN_STEPS = 6
 """With that LoRA."""
+WAN_MANY_STEPS = 30
+"""Without it."""
 MAX_SEQUENCE_LENGTH = 16
 MAX_WORDS = 14
 """CLIP's 16 places less its begin and end tokens."""

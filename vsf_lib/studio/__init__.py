@@ -81,7 +81,7 @@ def open_page(
     try:
         yield str(local)
     finally:
-        gr.close_all()
+        blocks.close(verbose=False)
 
 
 def _made(folder: Path) -> Path:

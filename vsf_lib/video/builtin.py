@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 FEW_STEPS = "few-steps"
 """The name of its LoRA. No file has it: those end in .safetensors."""
-MANY_STEPS = 16
-"""Without that LoRA."""
 USUAL: Mapping[str, Any] = MappingProxyType({
     "width": SIZE,
     "height": SIZE,
@@ -48,8 +46,8 @@ def model_path(model: str) -> Path:
         return Path(model).expanduser()
     if not is_there():
         raise ModelError(
-            f"the built-in model {WAN} is not at {scenes.WAN_FOLDER}: train it with python -m vsf_lib scenes "
-            f"train --model {WAN}, or give a real Wan with --model"
+            f"the built-in model {WAN} is not at {scenes.WAN_FOLDER}: get the whole repository again, train "
+            f"it with python -m vsf_lib scenes train --model {WAN}, or take a real Wan"
         )
     return scenes.WAN_FOLDER
 

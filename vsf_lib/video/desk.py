@@ -12,8 +12,10 @@ from typing import Any
 
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.files import show_folder
-from vsf_lib.presets import WAN, preset_for
-from vsf_lib.settings import SHARING, Settings
+from vsf_lib.preset_choice import strengths
+from vsf_lib.presets import WAN
+from vsf_lib.recipes import WAN21, Example, offered, recipe_named
+from vsf_lib.settings import Settings
 from vsf_lib.video import overlay
 from vsf_lib.video.comparison import delete_still
 from vsf_lib.video.download.catalogue import Source
@@ -136,7 +138,10 @@ class Desk:
                 own[name] = None
         if own.get("seed") is None or int(own["seed"]) < 0:
             own["seed"] = secrets.randbelow(2**32)
-        return VideoJob.create(**own, settings=Settings.create(**given).model_dump())
+        settings = Settings.create(**given)
+        if settings.method == "off" or not settings.negative_prompt:
+            own["compare"] = False  # both halves would be the same
+        return VideoJob.create(**own, settings=settings.model_dump())
 
     def restored(self, path: Path) -> VideoJob:
         """The job that a file was made from."""
@@ -206,13 +211,17 @@ class Desk:
             raise SettingsError(f"nothing is downloaded through a public page: {_PRIVATELY}")
         self.downloads.press(Source.parse(text), shown)
 
-    def preset(self, model: str, *, strong: bool = False, method: str = "vsf") -> Settings:
-        """Suggested values for a model, whose folder may have any name: Wan's for all.
+    def strengths(self, model: str, *, strong: bool = False, method: str = "vsf") -> dict[str, Any]:
+        """Suggested values for a method and a model, whose folder may have any name: Wan's for all."""
+        return strengths(model, method, strong=strong, usual=WAN)
 
-        For a method that presets are not of those of VSF.
-        """
-        asked = method if method in SHARING else "vsf"
-        return preset_for(model, strong=strong, usual=WAN).settings(method=asked)
+    def recipes(self, model: str) -> list[tuple[str, str]]:
+        """The recipes that a model can show: what they do, and their names."""
+        return offered(model, usual=WAN21)
+
+    def example(self, recipe: str, model: str) -> Example:
+        """The recipe's example for that model; raises SettingsError."""
+        return recipe_named(recipe).example(model, usual=WAN21)
 
     @property
     def _packages(self) -> Path:
@@ -228,4 +237,4 @@ class Desk:
 
 AUTOMATIC = {"flow_shift": 0, "drop_frames": -1}
 """What stands for None in a form's fields of numbers."""
-_PRIVATELY = "start the WebUI without --listen or --share once, or with --enable-insecure-extension-access"
+_PRIVATELY = "only a page that is for this machine alone does that"

@@ -116,16 +116,6 @@ def read_infotext(path: Path) -> str:
     return text
 
 
-def read_frames(path: Path) -> np.ndarray:
-    """The decoded frames `[n, h, w, 3]` uint8; raises SettingsError for what is no video."""
-    described = _read(path, "-map", "0:v:0", "-f", "null")
-    size = re.search(r"Video:.*?\b(\d{2,5})x(\d{2,5})\b", described[1])
-    if size is None:
-        raise SettingsError(f"{path} holds no video")
-    raw, _ = _read(path, "-f", "rawvideo", "-pix_fmt", "rgb24")
-    return np.frombuffer(raw, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3)
-
-
 def delete_video(path: Path) -> None:
     """Deletes what `write_video` made, its `.txt` too, and nothing else; raises OutputError."""
     try:

@@ -182,6 +182,10 @@ class VideoJob(BaseModel):
     def notes(self) -> tuple[str, ...]:
         """What the user should be told before it starts."""
         told = []
+        if self.settings.method != "off" and not self.settings.negative_prompt:
+            told.append("there is no negative prompt, so nothing is guided: an ordinary video")
+        elif self.settings.negative_prompt and not self.acts and self.guidance_scale == 1:
+            told.append("the method is off, so the negative prompt does nothing")
         known = builtin.USUAL["frames"] if self.model == WAN else USUAL_FRAMES
         if self.frames > known:
             told.append(

@@ -263,7 +263,7 @@ def add_loras(pipe: Any, loras: tuple[Lora, ...]) -> None:
     for number, lora in enumerate(loras):
         path = check_lora(lora)
         try:
-            state = pipe.lora_state_dict(str(path))
+            state = pipe.lora_state_dict(str(path), weight_name=path.name)  # or it asks the hub
         except (ValueError, KeyError, IndexError, RuntimeError, AttributeError) as error:
             raise ModelError(f"{path.name} is no LoRA for Wan: {str(error).splitlines()[0][:200]}") from error
         modules = {name for name, _ in pipe.transformer.named_modules()}

@@ -19,6 +19,7 @@ from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.files import free_name
 from vsf_lib.jobs import messages
 from vsf_lib.jobs.locks import Withdrawn, only_one
+from vsf_lib.scenes.model import WAN
 from vsf_lib.video import progress
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import WAITING, Entry, Queue
@@ -28,6 +29,8 @@ log = logging.getLogger("vsf")
 _End: TypeAlias = "messages.Result | messages.Failed | messages.Cancelled"
 _LOOK = 1.0
 """Seconds between looks at the queue, which other processes may change."""
+_IDLE_LARGE = 15.0
+"""Seconds that a worker is kept which may hold a large model: pictures want its memory."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class Runner:
     ) -> None:
         """Files go to `folder`, or below it where `around` says so.
 
-        After `idle` seconds without a job the worker is ended, so that its memory is free.
+        After `idle` seconds without a job the worker is ended, so that its memory is free; sooner where it
+        made more than the small built-in model's videos.
         """
         self._queue = queue
         self._folder = folder
@@ -109,6 +113,8 @@ class Runner:
         self._around = around or Surroundings()
         self._idle = idle
         self._worker: Worker | None = None
+        self._large = False
+        """Whether the worker may hold a model that is not the built-in one."""
         self._cancelled: int | None = None
         self._finished = 0.0
         self._ended: tuple[Entry, _End] | None = None
@@ -159,12 +165,16 @@ class Runner:
                     self._make(entry)
                     last = time.monotonic()
                     continue
-                if self._worker is not None and time.monotonic() > last + self._idle:
+                if self._worker is not None and time.monotonic() > last + self._patience:
                     self._end_worker()
                 self._changed.wait(_LOOK)
                 self._changed.clear()
         finally:
             self._end_worker()
+
+    @property
+    def _patience(self) -> float:
+        return min(self._idle, _IDLE_LARGE) if self._large else self._idle
 
     def _next(self) -> Entry | None:
         try:
@@ -229,6 +239,7 @@ class Runner:
             self._worker = self._new_worker()
         folder = self._folder / self._around.folder(entry)
         job = entry.job
+        self._large = self._large or job.model != WAN
         kind = "-compare" if job.compare else ""
         path = free_name(folder, job.prompt, f"{job.seed}{kind}", f".{job.format}")
         return self._worker.make(
@@ -266,3 +277,4 @@ class Runner:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+        self._large = False

@@ -29,6 +29,8 @@ from vsf_lib.webui.request import HEATMAP_OFF, PASSES, Checkpoint, Request
 log = logging.getLogger("vsf")
 
 ATTRIBUTE = "_vsf_guide"
+NOTICES = "VSF notices"
+"""Among the parameters that the API returns for a job: what the page shows as comments. In no infotext."""
 _KEYS = frozenset(field.infotext for field in fields())
 
 
@@ -281,9 +283,14 @@ class Guide:
             self._besides.draw(index, picture)
 
     def end(self, processed: Any) -> None:
-        """All results are there."""
+        """All results are there, with their parameters, so that what is told now is in none of them."""
         if self._besides is not None:
             self._besides.add_to(processed)
+        notices = [text for text in self._p.comments if text.startswith("VSF")]
+        if notices:
+            # The API returns these and not the comments.
+            told = dict(processed.extra_generation_params or {})
+            processed.extra_generation_params = {**told, NOTICES: notices}
 
     def _texts_of_passes(self, request: Request) -> dict[bool, tuple[str, ...]]:
         """The negatives of each pass that is to be guided; none if all of those are empty."""

@@ -17,6 +17,7 @@ from vsf_lib.bench.neggen.prompts import OWN, SCENES, Item, load_items
 from vsf_lib.bench.results import conditions, write_json
 from vsf_lib.cli.console import note, result
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.images.model import find_model
 from vsf_lib.images.request import DEVICES, DTYPES, OFFLOADS, Request
 from vsf_lib.scenes.model import MODELS, NAME, check_words
 
@@ -127,6 +128,8 @@ def run(args: Namespace) -> int:
     """Draws, asks, counts and prints; raises VSFError for what the user can mend."""
     _check(args)
     items = _items(args)
+    base = _base(args)
+    find_model(base.model, base.parts)  # before anything is said of the judge
     spec = choose_judge(
         args.judge,
         drawn_by=args.model,
@@ -142,7 +145,6 @@ def run(args: Namespace) -> int:
 
         check_items(items)
     labels = None if args.labels is None else read_labels(args.labels)
-    base = _base(args)
     from vsf_lib.bench.neggen.store import RESULTS, Store
 
     store = Store(args.out)

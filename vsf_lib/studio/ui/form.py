@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.controls import BASELINES, control, shown_for
+from vsf_lib.controls import BASELINES, WHY, control, shown_for
 from vsf_lib.errors import VSFError
 from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS
 from vsf_lib.images.resolve import usual_steps
@@ -28,10 +28,6 @@ from vsf_lib.video.ui.form import QUIET
 from vsf_lib.video.ui.words import say
 
 USUAL, STRONG, OWN = "usual", "strong", "own values"
-_WHY = (
-    "These models run without classifier-free guidance, so an ordinary negative prompt does nothing; VSF "
-    "puts it into their attention."
-)
 _PROMPT, _NEGATIVE, _SEED = "a red car on a field", "wheels", 2
 _MOST_STEPS = 50
 _SWEEPS = {
@@ -58,7 +54,7 @@ class Form:
             )  # fmt: skip
             made["negative_prompt"] = gr.Textbox(
                 label="Negative prompt", lines=1, max_lines=4, value=_NEGATIVE, elem_id="vsf_image_negative",
-                placeholder="What the picture must not show", info=_WHY,
+                placeholder="What the picture must not show", info=WHY,
             )  # fmt: skip
             with gr.Row(elem_classes=["vsf-buttons"]):
                 self.generate = gr.Button(

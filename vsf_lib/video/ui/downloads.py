@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.errors import VSFError
+from vsf_lib.video import builtin
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.download.catalogue import BASES, LORAS, Source
 from vsf_lib.video.download.downloads import ASK, State, label
@@ -26,7 +27,8 @@ class DownloadPanel:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         offers = [(f"{offer.label}: {offer.about}", str(offer.source)) for offer in (*BASES, *LORAS)]
-        with gr.Accordion("Download models", open=not desk.shelf.has_models(), elem_id="vsf_video_downloads"):
+        needed = not (desk.shelf.has_models() or builtin.is_there())
+        with gr.Accordion("Download models", open=needed, elem_id="vsf_video_downloads"):
             self._source = gr.Dropdown(
                 label="What to download", choices=offers, value=offers[0][1], allow_custom_value=True,
                 elem_id="vsf_video_source", info="or any OWNER/NAME or OWNER/NAME/FILE of the hub",

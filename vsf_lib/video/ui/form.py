@@ -5,45 +5,51 @@ Owns labels and bounds as gradio shows them; what the values mean is `Desk.job`'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
 
-from vsf_lib.controls import BASELINES, control, shown_for
-from vsf_lib.errors import SettingsError
-from vsf_lib.scenes.model import SIZE, WAN
-from vsf_lib.settings import Settings, field, fields
-from vsf_lib.video import builtin
+from vsf_lib.controls import BASELINES, WHY, control, shown, shown_for
+from vsf_lib.errors import VSFError
+from vsf_lib.preset_choice import STRENGTHS
+from vsf_lib.recipes import UNMEASURED
+from vsf_lib.scenes.model import WAN
+from vsf_lib.settings import field, fields
 from vsf_lib.video.desk import AUTOMATIC, Desk
 from vsf_lib.video.job import MOST_FRAMES, SIZES, STRIDE, Lora, VideoJob
 from vsf_lib.video.shelf import PARTS
+from vsf_lib.video.ui import fitting
+from vsf_lib.video.ui.words import say
 
-_SIZES: Mapping[str, tuple[int, int]] = {**SIZES, f"{SIZE}x{SIZE}": (SIZE, SIZE)}
-"""Those of real models, and of the built-in one."""
-_OWN_SIZE = "own size"
 _USUAL, _STRONG, _OWN = "usual", "strong", "own values"
-_STRENGTHS = ("alpha", "beta", "negative_tokens")
-"""What a preset decides."""
-_FITTED = ("width", "height", "frames", "fps", "steps", "drop_frames", "offload", "loras")
-"""What the built-in model and real ones have other values of."""
+_MODELS = "a folder in diffusers' format, one file, or a model to download"
+_MODELS_AND_OWN = "wan (small, built in), a folder in diffusers' format, one file, or a model to download"
+_PROMPT, _NEGATIVE = "a red car driving on a field", "wheels"
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
 class Form:
     """One page's form; `elements` are its fields by the names that `Desk.job` takes."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, buttons: Callable[[], None] = lambda: None) -> None:
+        """`buttons` places what stands between the prompts and the settings."""
         self._desk = desk
         self.elements: dict[str, Any] = {}
         self._rows: dict[str, Any] = {}
-        self._build()
+        models = desk.shelf.model_names()
+        with gr.Column():
+            self._build_prompts(models[0])
+            buttons()
+            self.said = gr.HTML(elem_id="vsf_video_note")
+        with gr.Column(elem_classes=["vsf-settings"]):
+            self._build(models)
         self._connect()
 
     @property
     def outputs(self) -> list[Any]:
         """All elements that `filled` has an update for."""
-        return [*self.elements.values(), self._preset, self._size]
+        return [*self.elements.values(), self._preset, self._size, self._recipe]
 
     def values(self, *given: Any) -> dict[str, Any]:
         """The elements' values by name."""
@@ -55,50 +61,55 @@ class Form:
         name = self._desk.shelf.name
         for one in ("model", *PARTS):
             values[one] = name(values[one])
-        values["loras"] = _lines([Lora(file=name(lora.file), weight=lora.weight) for lora in job.loras])
+        values["loras"] = fitting.lines(
+            [Lora(file=name(lora.file), weight=lora.weight) for lora in job.loras]
+        )
         for one, automatic in AUTOMATIC.items():
             values[one] = automatic if values[one] is None else values[one]
-        self._check(values)
-        shown = [gr.update(value=values[name]) for name in self.elements]
-        return [*shown, gr.update(value=_OWN), gr.update(value=_size_name(job.width, job.height))]
+        updates = [shown(element, values[name]) for name, element in self.elements.items()]
+        updates[0]["info"] = fitting.world(job.model)
+        return [
+            *updates,
+            gr.update(value=_OWN),
+            gr.update(value=fitting.size_name(job.width, job.height)),
+            self._offered(str(values["model"])),
+        ]
 
-    def _check(self, values: Mapping[str, Any]) -> None:
-        """A slider cannot show what lies beyond it, and would send another value."""
-        for name, element in self.elements.items():
-            if isinstance(element, gr.Slider) and not element.minimum <= values[name] <= element.maximum:
-                raise SettingsError(
-                    f"{name} is {values[name]:g}, and this page goes from {element.minimum:g} to "
-                    f"{element.maximum:g}: make this video with the command, video --from-file"
-                )
-
-    def _build(self) -> None:
-        made = self.elements
-        models = self._desk.shelf.model_names()
-        preset, usual = self._desk.preset(models[0]), _usual(models[0])
+    def _build_prompts(self, model: str) -> None:
+        """With an example where it is drawn at once."""
+        made, own = self.elements, model == WAN
         made["prompt"] = gr.Textbox(
-            label="Video prompt", lines=3, elem_id="vsf_video_prompt",
-            placeholder="a red car driving on a field",
+            _PROMPT if own else "", label="Video prompt", lines=2, elem_id="vsf_video_prompt",
+            placeholder=_PROMPT, info=fitting.world(model),
         )  # fmt: skip
         made["negative_prompt"] = gr.Textbox(
-            label="Video negative prompt", lines=2, elem_id="vsf_video_negative",
-            placeholder="What the video must not show",
+            _NEGATIVE if own else "", label="Video negative prompt", lines=1, elem_id="vsf_video_negative",
+            placeholder=f"What the video must not show, such as {_NEGATIVE}", info=WHY,
         )  # fmt: skip
+
+    def _build(self, models: list[str]) -> None:
+        made, desk = self.elements, self._desk
+        usual, strengths = fitting.usual(models[0]), desk.strengths(models[0])
+        with gr.Group():
+            for name in ("alpha", "beta"):
+                made[name] = _control(name, strengths[name])
         self._preset = gr.Radio(
             label="Video preset", choices=[_USUAL, _STRONG, _OWN], value=_USUAL, elem_id="vsf_video_preset",
             info="values for the chosen model",
         )  # fmt: skip
-        with gr.Row():
-            for name in ("alpha", "beta"):
-                made[name] = _control(name, getattr(preset, name))
+        made["method"] = _control("method")
         made["compare"] = gr.Checkbox(
-            label="Compare: one file, left without, right with the negative prompt", value=False,
+            label="Compare: one file, left without, right with the negative prompt", value=usual["compare"],
             elem_id="vsf_video_compare",
+        )  # fmt: skip
+        self._recipe = gr.Dropdown(
+            label="Video recipe", choices=desk.recipes(models[0]), value=None, elem_id="vsf_video_recipe",
+            info="known ways of using a negative prompt: fills in an example",
         )  # fmt: skip
         with gr.Row():
             made["model"] = gr.Dropdown(
                 label="Video model", choices=models, value=models[0], elem_id="vsf_video_model", scale=4,
-                allow_custom_value=self._desk.rights.paths,
-                info="wan (small, built in), a folder in diffusers' format, one file, or a model to download",
+                allow_custom_value=desk.rights.paths, info=_MODELS_AND_OWN if WAN in models else _MODELS,
             )  # fmt: skip
             self._refresh = gr.Button("Refresh", elem_id="vsf_video_refresh", size="sm", min_width=60)
         with gr.Row():
@@ -113,8 +124,9 @@ class Form:
                 elem_id="vsf_video_lora",
             )
         self._size = gr.Dropdown(
-            label="Video size", choices=[*_SIZES, _OWN_SIZE], elem_id="vsf_video_size",
-            value=_size_name(usual["width"], usual["height"]),
+            label="Video size", choices=[*(fitting.ALL_SIZES if WAN in models else SIZES), fitting.OWN_SIZE],
+            elem_id="vsf_video_size",
+            value=fitting.size_name(usual["width"], usual["height"]),
         )  # fmt: skip
         with gr.Row():
             for name in ("width", "height"):
@@ -134,19 +146,15 @@ class Form:
             )
             made["seed"] = gr.Number(label="Video seed", value=-1, precision=0, elem_id="vsf_video_seed")
         with gr.Accordion("More", open=False, elem_id="vsf_video_more"):
-            self._build_more(preset, usual)
+            self._build_more(strengths, usual)
 
-    def _build_more(self, preset: Settings, usual: Mapping[str, Any]) -> None:
+    def _build_more(self, strengths: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
         made = self.elements
         with gr.Row():
             for name in ("start", "end"):
                 made[name] = _control(name)
-        with gr.Row():
-            made["method"] = gr.Radio(
-                label="Video method", choices=list(field("method").choices), value="vsf"
-            )
-            made["guidance_scale"] = gr.Slider(1, 30, 1, step=0.1, label="Video CFG scale")
-        made["negative_tokens"] = _control("negative_tokens", preset.negative_tokens)
+        made["guidance_scale"] = gr.Slider(1, 30, 1, step=0.1, label="Video CFG scale")
+        made["negative_tokens"] = _control("negative_tokens", strengths["negative_tokens"])
         for method in BASELINES:
             with gr.Row(visible=False) as self._rows[method]:
                 for item in fields():
@@ -182,22 +190,38 @@ class Form:
 
     def _connect(self) -> None:
         made = self.elements
-        strengths = [made[name] for name in _STRENGTHS]
+        strengths = [made[name] for name in STRENGTHS]
         asked = [self._preset, made["model"], made["method"]]
         for chosen in (self._preset.input, made["model"].input, made["method"].input):
             chosen(self._strengths, inputs=asked, outputs=strengths, **QUIET)
         for strength in strengths:
-            strength.input(lambda: _OWN, outputs=[self._preset], **QUIET)
+            if isinstance(strength, gr.Slider):
+                strength.input(lambda: _OWN, outputs=[self._preset], **QUIET)
+        # Gradio's radio buttons report another's hand as a user's, so that the value has to tell.
+        tokens = made["negative_tokens"]
+        tokens.input(self._unless_suggested, inputs=[tokens, *asked], outputs=[self._preset], **QUIET)
+        self._recipe.input(
+            self._example,
+            inputs=[self._recipe, made["model"], made["method"]],
+            outputs=[made["prompt"], made["negative_prompt"], *strengths, self._preset, self.said],
+            **QUIET,
+        )
         made["model"].input(
-            _fitted,
+            lambda model: [self._offered(model or ""), gr.update(info=fitting.world(model or ""))],
+            inputs=[made["model"]],
+            outputs=[self._recipe, made["prompt"]],
+            **QUIET,
+        )
+        made["model"].input(
+            fitting.fitted,
             inputs=[made["model"], made["width"], made["height"]],
-            outputs=[*(made[name] for name in _FITTED), self._size],
+            outputs=[*(made[name] for name in fitting.FITTED), self._size],
             **QUIET,
         )
         pixels = [made["width"], made["height"]]
         for number in pixels:
-            number.input(lambda: _OWN_SIZE, outputs=[self._size], **QUIET)
-        self._size.input(_sized, inputs=[self._size], outputs=pixels, **QUIET)
+            number.input(lambda: fitting.OWN_SIZE, outputs=[self._size], **QUIET)
+        self._size.input(fitting.sized, inputs=[self._size], outputs=pixels, **QUIET)
         self._lora.input(
             _with_lora, inputs=[self._lora, made["loras"]], outputs=[self._lora, made["loras"]], **QUIET
         )
@@ -212,9 +236,36 @@ class Form:
 
     def _strengths(self, preset: str, model: str | None, method: str) -> list[Any]:
         if preset == _OWN:
-            return [gr.update()] * len(_STRENGTHS)
-        values = self._desk.preset(model or "", strong=preset == _STRONG, method=method)
-        return [gr.update(value=getattr(values, name)) for name in _STRENGTHS]
+            return [gr.update()] * len(STRENGTHS)
+        values = self._desk.strengths(model or "", strong=preset == _STRONG, method=method)
+        return [gr.update(value=values[name]) for name in STRENGTHS]
+
+    def _unless_suggested(self, tokens: str, preset: str, model: str | None, method: str) -> Any:
+        values = self._desk.strengths(model or "", strong=preset == _STRONG, method=method)
+        return gr.update() if tokens == values["negative_tokens"] else _OWN
+
+    def _offered(self, model: str) -> Any:
+        return gr.update(choices=self._desk.recipes(model), value=None)
+
+    def _example(self, recipe: str | None, model: str | None, method: str) -> list[Any]:
+        """The recipe's example, its values on top of the usual ones."""
+        nothing = [gr.update()] * (len(STRENGTHS) + 3)
+        if not recipe:
+            return [*nothing, ""]
+        try:
+            example = self._desk.example(recipe, model or "")
+        except VSFError as error:
+            return [*nothing, say(str(error), bad=True)]
+        own = example.of(method)
+        values = {**self._desk.strengths(model or "", method=method), **own}
+        seen = "nobody has measured it" if example.seen == UNMEASURED else f"seen: {example.seen}"
+        return [
+            example.prompt,
+            example.negative_prompt,
+            *(values[name] for name in STRENGTHS),
+            _OWN if own else _USUAL,
+            say(f"{recipe}: press Generate ({seen})"),
+        ]
 
     def _lists(self) -> list[Any]:
         """What lies in the folders now."""
@@ -229,36 +280,6 @@ def _with_lora(chosen: str | None, lines: str) -> list[Any]:
         return [gr.update(), gr.update()]
     weight = 0.5 if "causvid" in chosen.lower() else 1.0
     return [gr.update(value=None), "\n".join([*lines.split("\n"), f"{chosen}:{weight:g}"]).strip()]
-
-
-def _sized(chosen: str) -> list[Any]:
-    return [gr.update(value=pixels) for pixels in _SIZES[chosen]] if chosen in _SIZES else [gr.update()] * 2
-
-
-def _size_name(width: int, height: int) -> str:
-    return next((name for name, size in _SIZES.items() if size == (width, height)), _OWN_SIZE)
-
-
-def _lines(loras: Sequence[Lora]) -> str:
-    return "\n".join(map(str, loras))
-
-
-def _usual(model: str) -> dict[str, Any]:
-    """What the form shows of `_FITTED` for a model."""
-    values = {name: VideoJob.model_fields[name].default for name in _FITTED}
-    if model == WAN:
-        values |= {name: builtin.USUAL[name] for name in _FITTED}
-    values["loras"] = _lines([Lora(**one) for one in values["loras"]])
-    return values | {name: AUTOMATIC[name] for name in AUTOMATIC if name in values and values[name] is None}
-
-
-def _fitted(model: str | None, width: float, height: float) -> list[Any]:
-    """Other values where the form had those of the other kind of model, told by their size."""
-    if (model == WAN) == ((width, height) == (SIZE, SIZE)):
-        return [gr.update()] * (len(_FITTED) + 1)
-    values = _usual(model or "")
-    shown = [gr.update(value=values[name]) for name in _FITTED]
-    return [*shown, gr.update(value=_size_name(values["width"], values["height"]))]
 
 
 def _control(name: str, value: float | str | None = None) -> Any:

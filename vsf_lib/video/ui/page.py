@@ -5,25 +5,23 @@ Owns the arrangement and its events. Every page shows the same queue, by asking 
 
 from __future__ import annotations
 
-import filecmp
 import functools
-import glob
-import html
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import HIDDEN
 from vsf_lib.errors import SettingsError, VSFError
+from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.progress import overview, spoken
-from vsf_lib.video.queue import DONE, RUNNING, WAITING, Entry
+from vsf_lib.video.queue import RUNNING, WAITING
+from vsf_lib.video.ui import told
 from vsf_lib.video.ui.downloads import DownloadPanel
 from vsf_lib.video.ui.form import QUIET, Form
-from vsf_lib.video.ui.words import bar, film, say
+from vsf_lib.video.ui.words import say
 
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""
@@ -70,37 +68,45 @@ class _Page:
         self._seen = gr.State({})
         self._chosen = gr.State(0)
         self._editing = gr.State(0)
-        with gr.Row():
-            with gr.Column(scale=2):
-                self._form = Form(desk)
-                self._downloads = DownloadPanel(desk) if desk.rights.install else None
-            with gr.Column(scale=3):
-                with gr.Row():
-                    self._generate = gr.Button("Generate", variant="primary", elem_id="vsf_video_generate")
-                    self._save = gr.Button("Save", visible=False, elem_id="vsf_video_save")
-                    self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause")
-                    self._free = gr.Button(
-                        desk.frees or "Free", visible=bool(desk.frees), elem_id="vsf_video_free"
-                    )
-                self._said = gr.HTML(elem_id="vsf_video_note")
-                if not desk.rights.install:
-                    gr.HTML(say(_PUBLIC))
-                self._build_jobs()
+        with gr.Row(elem_classes=["vsf-studio"]):
+            with gr.Column(scale=2, min_width=320, elem_classes=["vsf-form"]):
+                self._form = Form(desk, self._build_buttons)
+                self._said = self._form.said
+                with gr.Column(elem_classes=["vsf-settings"]):
+                    self._downloads = DownloadPanel(desk) if desk.rights.install else None
+            with gr.Column(scale=3, min_width=320, elem_classes=["vsf-form"]):
+                with gr.Column(elem_classes=["vsf-shown"]):
+                    if not desk.rights.install:
+                        gr.HTML(say(_PUBLIC))
+                    self._now = gr.HTML(elem_id="vsf_video_now")
+                    self._build_result()
+                with gr.Column(elem_classes=["vsf-jobs-column"]):
+                    self._build_jobs()
 
-    def _build_jobs(self) -> None:
-        self._now = gr.HTML(elem_id="vsf_video_now")
-        self._queue = _jobs("Queue", "vsf_video_queue")
-        self._acts = _buttons(_QUEUE_ACTS)
-        self._history = _jobs("History", "vsf_video_history")
+    def _build_buttons(self) -> None:
+        with gr.Row():
+            self._generate = gr.Button("Generate", variant="primary", elem_id="vsf_video_generate")
+            self._save = gr.Button("Save", visible=False, elem_id="vsf_video_save")
+
+    def _build_result(self) -> None:
         self._video = gr.Video(label="Video", elem_id="vsf_video_player", interactive=False)
         self._picture = gr.Image(
-            label="Video", elem_id="vsf_video_picture", interactive=False, visible=False, type="filepath"
+            label="Video", elem_id="vsf_video_picture", interactive=False, visible=HIDDEN, type="filepath"
         )
-        self._film = gr.HTML(elem_id="vsf_video_film", visible=False)
+        self._film = gr.HTML(elem_id="vsf_video_film", visible=HIDDEN)
         self._infotext = gr.Textbox(
             label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
         )
         self._reuse = gr.Button("Reuse parameters", elem_id="vsf_video_reuse", size="sm")
+
+    def _build_jobs(self) -> None:
+        frees = self._desk.frees
+        self._queue = _jobs("Queue", "vsf_video_queue")
+        self._acts = _buttons(_QUEUE_ACTS)
+        with gr.Row():
+            self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause", size="sm")
+            self._free = gr.Button(frees or "Free", visible=bool(frees), elem_id="vsf_video_free", size="sm")
+        self._history = _jobs("History", "vsf_video_history")
         self._acts |= _buttons({
             name: label for name, label in _HISTORY_ACTS.items()
             if (name != "folder" or self._desk.rights.open_folder)
@@ -109,7 +115,7 @@ class _Page:
         self._dropped = gr.File(
             label="Drop a video of this program to restore its parameters",
             type="filepath",
-            height=120,
+            height=150,
             elem_id="vsf_video_dropped",
             elem_classes=["vsf-drop"],
         )
@@ -196,10 +202,11 @@ class _Page:
         """Shows the new job from here on."""
         try:
             id = self._desk.add(self._form.values(*values))
+            notes = self._desk.queue.entry(id).job.notes
         except VSFError as error:
             return [say(str(error), bad=True), gr.update()]
         paused = ", which is paused" if self._desk.queue.paused else ""
-        return [say(f"job {id} is in the queue{paused}"), id]
+        return ["".join(map(say, (f"job {id} is in the queue{paused}", *notes))), id]
 
     def _edit(self, id: int) -> list[Any]:
         """The job in the form, and a button that puts it back."""
@@ -248,7 +255,9 @@ class _Page:
         elif name == "delete":
             said = f"job {id} and its file are deleted"
             path = Path(queue.entry(id).path)
-            copies = _copies(path, Path(self._video.GRADIO_CACHE))
+            cache = Path(self._video.GRADIO_CACHE)
+            files = (path, still_of(path)) if path.name else ()  # a job that failed has none
+            copies = [copy for file in files for copy in told.copies(file, cache)]
             desk.delete(id)
             for copy in copies:
                 copy.unlink(missing_ok=True)
@@ -272,7 +281,7 @@ class _Page:
         try:
             queue, paused = self._desk.queue.entries(RUNNING, WAITING), self._desk.queue.paused
             history = self._desk.queue.history(_HISTORY)
-            now = _running(self._desk, queue)
+            now = told.running(self._desk, queue)
         except VSFError as error:
             return [say(str(error), bad=True), *[gr.update()] * 7, seen]
         chosen = next((entry for entry in [*queue, *history] if entry.id == id), None)
@@ -280,8 +289,11 @@ class _Page:
         if chosen in queue and seen.get("shown"):
             shown = seen["shown"]  # what is looked at stays until there is something new
         fresh: dict[str, Any] = {
-            "queue": ([(_line(entry), entry.id) for entry in queue], id if chosen in queue else None),
-            "history": ([(_line(entry), entry.id) for entry in history], id if chosen in history else None),
+            "queue": ([(told.line(entry), entry.id) for entry in queue], id if chosen in queue else None),
+            "history": (
+                [(told.line(entry), entry.id) for entry in history],
+                id if chosen in history else None,
+            ),
             "paused": paused,
             "shown": shown,
         }
@@ -295,7 +307,7 @@ class _Page:
             now,
             *lists,
             pause if "paused" in changed else gr.update(),
-            *(_shown(*shown) if "shown" in changed else [gr.update()] * 4),
+            *(told.shown(*shown) if "shown" in changed else [gr.update()] * 4),
             fresh,
         ]
 
@@ -311,79 +323,3 @@ def _buttons(labels: dict[str, str]) -> dict[str, Any]:
             name: gr.Button(label, elem_id=f"vsf_video_{name}", size="sm", min_width=90)
             for name, label in labels.items()
         }
-
-
-def _copies(path: Path, cache: Path) -> list[Path]:
-    """Those that gradio made of a file to show it; they would outlive it."""
-    if not path.is_file():
-        return []
-    found = cache.glob(f"*/{glob.escape(path.name)}")
-    return [copy for copy in found if copy.is_file() and filecmp.cmp(path, copy, shallow=False)]
-
-
-def _line(entry: Entry) -> str:
-    job = entry.job
-    parts = [
-        str(entry.id),
-        entry.state,
-        job.prompt[:60],
-        f"{job.width}x{job.height}, {job.frames} frames",
-        "" if entry.seconds is None else spoken(entry.seconds),
-        entry.message[:200],
-        "its file is gone" if entry.state == DONE and not Path(entry.path).exists() else "",
-    ]
-    return " · ".join(part for part in parts if part)
-
-
-def _shown(path: str, infotext: str) -> list[Any]:
-    """Updates of the player, of the picture in its place (a GIF or the first PNG), of the parameters, and of
-    our own player, which stands in."""
-    file = Path(path)
-    if path and file.is_dir():
-        file = file / "00000.png"
-    there = str(file) if path and file.is_file() else None
-    plays = file.suffix.lower() in (".mp4", ".webm")
-    own = plays and there is not None and _gradio_lacks_ffprobe()
-    return [
-        gr.update(value=there if plays and not own else None, visible=(plays or there is None) and not own),
-        gr.update(value=None if plays else there, visible=there is not None and not plays),
-        infotext,
-        gr.update(value=film(file) if own else "", visible=own),
-    ]
-
-
-def _gradio_lacks_ffprobe() -> bool:
-    """Where there is an ffmpeg, gradio's player asks its ffprobe about a film, and fails if there is none."""
-    return shutil.which("ffmpeg") is not None and shutil.which("ffprobe") is None
-
-
-def _running(desk: Desk, queue: list[Entry]) -> str:
-    if desk.installing:
-        return say(f"installing: {desk.installing}")
-    state = desk.runner.state
-    if state.problem:
-        return say(f"no job is made: {state.problem}", bad=True)
-    if not queue:
-        return ""
-    if state.elsewhere:
-        return say("another program on this machine works on the queue")
-    job = next((entry.job for entry in queue if entry.id == state.id), None)
-    if job is None:
-        return ""
-    waiting = [entry.job for entry in queue if entry.state == WAITING]
-    view = overview(
-        job, waiting, stage=state.stage, step=state.step, steps=state.steps,
-        seconds_left=state.seconds_left, finished=state.finished,
-    )  # fmt: skip
-    left = "" if state.seconds_left is None else f", {spoken(state.seconds_left)} left"
-    step = f" step {state.step} of {state.steps}{left}" if state.steps else ""
-    step += f", {state.part}" if state.part else ""
-    lines = [f"<div>Job {state.id}: {html.escape(state.stage)}{step}</div>", bar(view.job)]
-    if waiting or state.finished:
-        whole = "" if view.seconds_left is None else f", about {spoken(view.seconds_left)} left"
-        behind = f"{view.waiting} more to come" if waiting else "the last one"
-        lines += [f"<div>All jobs: {behind}{whole}</div>", bar(view.total)]
-    lines += [say(note) for note in state.notes]
-    if state.preview:
-        lines.append(f'<img class="vsf-preview" alt="preview" src="data:image/jpeg;base64,{state.preview}">')
-    return "".join(lines)

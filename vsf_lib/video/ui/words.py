@@ -10,7 +10,7 @@ import html
 from pathlib import Path
 
 _LARGEST = 32 * 2**20
-"""Bytes of a film that is put into a page; of a larger one its path stands there."""
+"""Bytes of a film that is put into a page; of a larger one its name stands there."""
 
 
 def say(text: str, *, bad: bool = False) -> str:
@@ -25,7 +25,7 @@ def bar(share: float) -> str:
 
 def film(path: Path) -> str:
     """A player with the film in it, so that it needs no leave to be served from the user's folder."""
-    name = f"<p>{html.escape(str(path))}</p>"
+    name = f"<p>{html.escape(path.name)}</p>"
     try:
         if path.stat().st_size > _LARGEST:
             return name

@@ -77,10 +77,10 @@ def _values(**values: Any) -> Mapping[str, Any]:
 SCENES_VALUES = _values(alpha=3.0, beta=1.0, negative_tokens="words")
 SCENES_STRONG_VALUES = _values(alpha=4.0, beta=1.0, negative_tokens="words")
 SCENES_MEASURED = True
-# The built-in model of videos: provisional, until `bench scenes --video` has been run on its weights.
-SMALL_WAN_VALUES = _values(alpha=2.0, beta=0.0, negative_tokens="words")
-SMALL_WAN_DIFFERENCE_ALPHA = 3.0
-SMALL_WAN_MEASURED = False
+# The built-in model of videos, by `bench scenes --video` on tuning prompts.
+SMALL_WAN_VALUES = _values(alpha=3.0, beta=1.0, negative_tokens="words")
+SMALL_WAN_DIFFERENCE_ALPHA = 4.5
+SMALL_WAN_MEASURED = True
 
 _PAPER = "VSF paper (Guo & Du, Value Sign Flip)"
 _CODE = f"{_PAPER} and released code (github.com/weathon/VSF)"

@@ -47,8 +47,8 @@ _HEAD = """\
 Written by `python install.py bench evidence` from the files in `docs/evidence`, which the commands below
 each heading make again.
 
-**What was measured here**: the small models of this repository. They have the architectures of SD3.5 and
-Flux from diffusers' own classes, draw a little world of 64x64 pixels in few steps without classifier-free
+**What was measured here**: the small models of this repository. They have the architectures of SD3.5,
+Flux and Wan from diffusers' own classes, draw a little world of 64x64 pixels in few steps without classifier-free
 guidance, and are read by a judge network that was trained on renders alone. A *negative* score is the share
 of pictures from which the part that the negative prompt names is gone; *positive* is the share that shows
 all that the prompt names; *quality* the share of clean drawings. Prompts are combinations that no model was

@@ -48,11 +48,11 @@ Written by `python install.py bench evidence` from the files in `docs/evidence`,
 each heading make again.
 
 **What was measured here**: the small models of this repository. They have the architectures of SD3.5,
-Flux and Wan from diffusers' own classes, draw a little world of 64x64 pixels in few steps without classifier-free
-guidance, and are read by a judge network that was trained on renders alone. A *negative* score is the share
-of pictures from which the part that the negative prompt names is gone; *positive* is the share that shows
-all that the prompt names; *quality* the share of clean drawings. Prompts are combinations that no model was
-trained on, unless a table says "tuning".
+Flux and Wan from diffusers' own classes, draw a little world of 64x64 pixels in few steps without
+classifier-free guidance, and are read by a judge network that was trained on renders alone. A
+*negative* score is the share of pictures from which the part that the negative prompt names is gone;
+*positive* is the share that shows all that the prompt names; *quality* the share of clean drawings.
+Prompts are combinations that no model was trained on, unless a table says "tuning".
 
 **What was not measured here**: the real models. Nobody here has run SD3.5, Flux or Wan with their own
 weights. That a form of the method is better on a small model is a reason to try it on a large one, not a

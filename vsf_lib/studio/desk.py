@@ -21,7 +21,7 @@ from vsf_lib.images.request import MOST_STEPS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
 from vsf_lib.jobs.locks import turn
-from vsf_lib.recipes import FLUX, RECIPES, Example, family, recipe_named
+from vsf_lib.recipes import FLUX, Example, family, offered, recipe_named
 from vsf_lib.scenes.model import MODELS, check_words
 from vsf_lib.settings import SHARING
 from vsf_lib.studio.history import History
@@ -168,10 +168,7 @@ class ImageDesk:
 
     def recipes(self, model: str) -> list[tuple[str, str]]:
         """The recipes that a model can show: what they do, and their names."""
-        kind = family(model)
-        return [
-            (f"{recipe.name}: {recipe.summary}", recipe.name) for recipe in RECIPES if kind in recipe.examples
-        ]
+        return offered(model)
 
     def example(self, recipe: str, model: str) -> Example:
         """The recipe's example for that model; raises SettingsError."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import shown
+
 _FORM, _JOB = "vsf-image-form", "vsf-image-job"
 NOTHING = "() => null"
 # A browser may be told to keep nothing, and then throws.
@@ -56,16 +58,9 @@ def read_form(kept: str, elements: Mapping[str, Any]) -> dict[str, Any]:
 
 def updates(elements: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """One for each element: to its value, if there is one."""
-    return {name: _to(one, values[name]) if name in values else gr.update() for name, one in elements.items()}
-
-
-def _to(element: Any, value: Any) -> Any:
-    """An update to that value; a slider that ends before it is made longer."""
-    if isinstance(element, gr.Slider) and not element.minimum <= value <= element.maximum:
-        return gr.update(
-            value=value, minimum=min(element.minimum, value), maximum=max(element.maximum, value)
-        )
-    return gr.update(value=value)
+    return {
+        name: shown(one, values[name]) if name in values else gr.update() for name, one in elements.items()
+    }
 
 
 def _fits(element: Any, value: Any) -> bool:

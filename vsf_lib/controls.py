@@ -20,14 +20,13 @@ WHY = (
 """What a newcomer is told beside the negative prompt."""
 
 
-HIDDEN: Any = "hidden" if int(gr.__version__.split(".")[0]) >= 6 else False
-"""`visible` of what is to be seen later: newer gradios first make an element that is not visible when it
-becomes so, and then may miss what it is to show."""
-
-
 def seen(visible: bool) -> Any:
-    """`visible` of an element that is out of sight at times."""
-    return visible or HIDDEN
+    """`visible` of an element that is out of sight at times.
+
+    Newer gradios first make an element that is not visible when it becomes so, and then may miss what it
+    is to show.
+    """
+    return visible or ("hidden" if int(gr.__version__.split(".")[0]) >= 6 else False)
 
 
 def control(
@@ -37,7 +36,7 @@ def control(
     label: str = "",
     value: Any = None,
     without: tuple[str, ...] = (),
-    slider_class: Any = gr.Slider,
+    slider_class: Any = None,
 ) -> Any:
     """The element for a field; `label` and `value` in place of its own, less the choices in `without`."""
     common = {
@@ -51,7 +50,9 @@ def control(
     slider = item.slider
     if slider is None:
         return gr.Textbox(**common)
-    return slider_class(minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common)
+    return (slider_class or gr.Slider)(
+        minimum=slider.minimum, maximum=slider.maximum, step=slider.step, **common
+    )
 
 
 def shown(element: Any, value: Any) -> Any:

@@ -13,7 +13,7 @@ pytest.importorskip("wan_files")
 
 from wan_files import save_lora  # noqa: E402
 
-from vsf_lib.controls import HIDDEN, WHY  # noqa: E402
+from vsf_lib.controls import WHY, seen  # noqa: E402
 from vsf_lib.presets import baseline  # noqa: E402
 from vsf_lib.recipes import WAN21, recipe_named  # noqa: E402
 from vsf_lib.settings import Settings, field  # noqa: E402
@@ -219,10 +219,10 @@ def test_under_a_comparison_is_its_strip(tmp_path):
     (tmp_path / "other-strip.png").write_bytes(b"x")
     picture = shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]
     assert (picture["value"], picture["visible"]) == (str(strip), True)
-    assert shows(str(film), "a car\nSteps: 1")[1]["visible"] == HIDDEN, "another picture of that name"
+    assert shows(str(film), "a car\nSteps: 1")[1]["visible"] == seen(False), "another picture of that name"
     strip.unlink()
-    assert shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]["visible"] == HIDDEN
-    assert shows("", "")[1]["visible"] == HIDDEN
+    assert shows(str(film), "a car\nSteps: 1, VSF comparison: side by side")[1]["visible"] == seen(False)
+    assert shows("", "")[1]["visible"] == seen(False)
 
 
 def test_a_job_in_which_nothing_acts_says_so(desk, page):

@@ -22,8 +22,8 @@ from vsf_lib.adapters import forge_flux
 from vsf_lib.errors import GuidanceError, ModelError, PromptError, SettingsError
 from vsf_lib.settings import Settings
 from vsf_lib.webui.callbacks import Callbacks
-from vsf_lib.webui.guide import NOTICES
 from vsf_lib.webui.negatives import Negatives
+from vsf_lib.webui.notices import NOTICES
 from vsf_lib.webui.request import Checkpoint
 
 

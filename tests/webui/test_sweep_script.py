@@ -14,6 +14,7 @@ from vsf_lib.settings import Settings
 from vsf_lib.strip import TILE, fit
 from vsf_lib.sweep import INFOTEXT
 from vsf_lib.webui import axes, sweep_panel
+from vsf_lib.webui.notices import NOTICES
 from vsf_lib.webui.sweep_request import settings_to_sweep
 from vsf_lib.webui.sweep_script import LACKS, STOPPED, UNGUIDED
 
@@ -213,6 +214,8 @@ def test_an_error_in_the_middle_keeps_what_is_finished(webui, model):
     says = "the sweep stopped at alpha 2: forced by a test"
     assert made.extra_generation_params[STOPPED] == says
     assert says in made.comments
+    told = [text for text in p.comments if text.startswith("VSF")]
+    assert made.extra_generation_params.get(NOTICES, []) == told, "what any picture told, not the first alone"
     assert STOPPED not in "".join(made.infotexts)
     webui.before = lambda number, cell: at_step(cell, fail)
     with pytest.raises(RuntimeError, match="forced by a test"):

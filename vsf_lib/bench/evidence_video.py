@@ -22,7 +22,8 @@ videos, with the part and without it.
 """
 _WHICH = """\
 `vsf` and `difference` are the presets; what ends in `-kept`, `vsf-paper` and `nag` stand where
-the sweeps below, on other prompts, found the most removal at positive 0.9.
+the sweeps below, on other prompts, found the most removal at positive 0.9 or, where no value keeps that,
+the largest sum of positive and negative.
 """
 
 

@@ -19,8 +19,6 @@ from urllib.parse import urlsplit
 _SERVED = frozenset({".png", ".mp4", ".webm", ".gif"})
 """What is drawn, and what it is shown by."""
 _FILE = re.compile(r"/file[=/](.+)", re.DOTALL)
-_STRICT = frozenset({"localhost", "127.0.0.1"})
-"""Names under which gradio lets no other site's page send headers of its own: these can be trusted."""
 _FOREIGN = re.compile(rb'<(?:script|link)\b[^>]*\b(?:src|href)="https?://[^"]*"[^>]*>(?:\s*</script>)?')
 _NAME = "open it as localhost or 127.0.0.1, or start it with --listen, which lets other machines in"
 
@@ -62,8 +60,11 @@ class Guard:
         if self._private and not is_local(called):
             return 421, f"this page is not for visitors of {called[:80]!r}: {_NAME}"
         origin = told.get(b"origin")
-        if origin is not None and not is_own(origin, called, told.get(b"x-forwarded-host", "")):
-            return 403, f"another site's page, {origin[:80]!r}, may not use this one"
+        if origin is not None and not is_own(origin, called, told.get(b"sec-fetch-site", "")):
+            return 403, (
+                f"another site's page, {origin[:80]!r}, may not use this one, {called[:80]!r}: "
+                "if it is this one behind a proxy, let that pass the Host header on"
+            )
         if self._is_withheld(scope["path"]):
             return 403, "only pictures and films are given out"
         return None
@@ -104,7 +105,7 @@ class _Alone:
 
 def is_local(called: str) -> bool:
     """Whether a Host header is a name of this machine that no other one can have."""
-    name = _name(f"//{called}")
+    name = _name(f"//{called}").rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -113,13 +114,13 @@ def is_local(called: str) -> bool:
         return False
 
 
-def is_own(origin: str, called: str, forwarded: str) -> bool:
-    """Whether a page of that origin is this server's, by how the visitor calls it.
+def is_own(origin: str, called: str, site: str) -> bool:
+    """Whether a page of that origin is this server's, by how it is called (Host) or by the browser's word.
 
-    `forwarded` is the name before a server in between, which may drop ports.
+    `site` is Sec-Fetch-Site, which no script can set; over plain HTTP other machines' browsers send none.
     """
-    if forwarded and _name(f"//{called}") in _STRICT:
-        return bool(_name(origin)) and _name(origin) == _name(f"//{forwarded.split(',')[0].strip()}")
+    if site == "same-origin":
+        return True
     try:
         return bool(called) and urlsplit(origin).netloc.lower() == called.lower()
     except ValueError:

@@ -72,8 +72,8 @@ def optional(name: str, text: str) -> float | None:
 
 def _whole(name: str, value: Any) -> int:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not number.is_integer():
         raise SettingsError(f"{name} is {value}, but must be a whole number")

@@ -3,7 +3,7 @@
     // Gradio moves what is typed beside a slider to the nearer end, and nothing at all to 0, as the field loses
     // the focus. The server says what is wrong with it instead.
     document.addEventListener('blur', (event) => {
-        if (event.target.matches?.('.vsf-form input[type=number]')) event.stopImmediatePropagation();
+        if (event.target.matches?.('.vsf-typed input[type=number]')) event.stopImmediatePropagation();
     }, true);
 
     // A file that misses the drop zone would open in the page's place: it counts as one that met it.

@@ -23,14 +23,13 @@ from vsf_lib.webui.encoding import Schedule
 from vsf_lib.webui.memory import declare
 from vsf_lib.webui.negatives import EncodingHost, Negatives
 from vsf_lib.webui.networks import listed, titles
+from vsf_lib.webui.notices import notices
 from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import HEATMAP_OFF, PASSES, Checkpoint, Request
 
 log = logging.getLogger("vsf")
 
 ATTRIBUTE = "_vsf_guide"
-NOTICES = "VSF notices"
-"""Among the parameters that the API returns for a job: what the page shows as comments. In no infotext."""
 _KEYS = frozenset(field.infotext for field in fields())
 
 
@@ -286,11 +285,9 @@ class Guide:
         """All results are there, with their parameters, so that what is told now is in none of them."""
         if self._besides is not None:
             self._besides.add_to(processed)
-        notices = [text for text in self._p.comments if text.startswith("VSF")]
-        if notices:
-            # The API returns these and not the comments.
-            told = dict(processed.extra_generation_params or {})
-            processed.extra_generation_params = {**told, NOTICES: notices}
+        told = notices(self._p.comments)
+        if told:
+            processed.extra_generation_params = {**(processed.extra_generation_params or {}), **told}
 
     def _texts_of_passes(self, request: Request) -> dict[bool, tuple[str, ...]]:
         """The negatives of each pass that is to be guided; none if all of those are empty."""

@@ -23,6 +23,7 @@ from vsf_lib.settings import Settings
 from vsf_lib.strip import swept_film, swept_strip
 from vsf_lib.sweep import Plan
 from vsf_lib.webui import axes
+from vsf_lib.webui.notices import notices
 from vsf_lib.webui.options import Options
 from vsf_lib.webui.request import Checkpoint
 from vsf_lib.webui.sweep_request import TITLE, SweepRequest, read
@@ -186,7 +187,11 @@ class _Result:
         made.index_of_first_image, made.info = len(self._strips), made.infotexts[0]
         for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
             setattr(made, name, [getattr(cell.drawn, name)[number] for cell, number in found])
-        made.extra_generation_params = {**made.extra_generation_params, **self._told}
+        made.extra_generation_params = {
+            **made.extra_generation_params,
+            **self._told,
+            **notices(self._p.comments),  # of all pictures, not of the first alone
+        }
         made.comments = "".join(f"{comment}\n" for comment in self._p.comments)
         return made
 

@@ -44,7 +44,7 @@ class ImageTab:
         self._paths = gr.State([])
         """The history, as this visitor sees it."""
         with gr.Row(elem_classes=["vsf-studio"]):
-            with gr.Column(scale=5, min_width=320, elem_classes=["vsf-form"]):
+            with gr.Column(scale=5, min_width=320, elem_classes=["vsf-form", "vsf-typed"]):
                 self._form = Form(desk)
             with gr.Column(scale=6, min_width=320, elem_classes=["vsf-result"]):
                 self._result = Result()
@@ -72,6 +72,8 @@ class ImageTab:
                 self._follow, inputs=[self._job], outputs=[form.said, *busy, *seen], js=KEEP_JOB,
                 concurrency_limit=None, **QUIET,
             )  # fmt: skip
+        # Also of a job that another tab began and this one took up.
+        self._job.change(None, inputs=[self._job], js=KEEP_JOB)
         form.cancel.click(self._cancel, inputs=[self._job], outputs=[form.cancel], **QUIET)
         result.view.input(
             self._view, inputs=[self._path, result.view], outputs=[*result.outputs, *seen[-2:]], **QUIET
@@ -129,8 +131,9 @@ class ImageTab:
             yield [self._told(job), *_busy(key), *same]
             while not job.ended:
                 after = self._desk.row.wait(job, _LOOK)
-                if after is not job or job.state == WAITING:
-                    yield [self._told(after), *[gr.skip()] * 4, *same]
+                news = after is not job or job.state == WAITING
+                # Also without news: only so is it noticed that nobody follows any more.
+                yield [self._told(after) if news else gr.skip(), *[gr.skip()] * 4, *same]
                 job = after
         finally:
             self._followed.discard(follower)

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.controls import HIDDEN
+from vsf_lib.controls import seen
 from vsf_lib.errors import SettingsError, VSFError
 from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
@@ -91,9 +91,13 @@ class _Page:
     def _build_result(self) -> None:
         self._video = gr.Video(label="Video", elem_id="vsf_video_player", interactive=False)
         self._picture = gr.Image(
-            label="Video", elem_id="vsf_video_picture", interactive=False, visible=HIDDEN, type="filepath"
+            label="Video",
+            elem_id="vsf_video_picture",
+            interactive=False,
+            visible=seen(False),
+            type="filepath",
         )
-        self._film = gr.HTML(elem_id="vsf_video_film", visible=HIDDEN)
+        self._film = gr.HTML(elem_id="vsf_video_film", visible=seen(False))
         self._infotext = gr.Textbox(
             label="Parameters", elem_id="vsf_video_infotext", interactive=False, lines=3
         )

@@ -155,14 +155,17 @@ def _foreign(request: Request) -> bool:
 
 
 def _forwarded(request: Request) -> list[tuple[bytes, bytes]]:
-    """The visitor's headers, and how the WebUI is called by the visitor: the page's links go by that."""
+    """The visitor's headers, and how the WebUI is called by the visitor: the page's links go by that.
+
+    Without the origin, which `_foreign` has judged: the page has another name than the WebUI.
+    """
     called = {"x-forwarded-host": request.headers.get("host", ""), "x-forwarded-proto": request.url.scheme}
     new = [
         (name.encode(), value.encode("latin-1"))
         for name, value in called.items()
         if name not in request.headers
     ]
-    return [*_kept(request.headers.raw), *new]
+    return [*((name, value) for name, value in _kept(request.headers.raw) if name != b"origin"), *new]
 
 
 def _kept(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -131,6 +131,7 @@ def test_methods_and_recipes_are_in_sight_and_why_it_is_there_is_said(form):
     method = form.elements["method"]
     assert [value for _, value in method.choices] == list(field("method").choices)
     assert method.info == field("method").help
+    assert folds(form.elements["offload"]), "what folds is known"
     assert not folds(method)
     assert not folds(form._recipe)
     assert form.elements["negative_prompt"].info == WHY

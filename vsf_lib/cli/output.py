@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from vsf_lib.errors import OutputError
-from vsf_lib.files import free_name
+from vsf_lib.files import check_writable, free_name
 
 DEFAULT = "outputs"
 PICTURES = (".png",)
@@ -71,7 +70,7 @@ def open_output(
         try:
             place, file = _target(named, suffixes)
             _make(place, made)
-            _try(place)
+            check_writable(place)
         except (OSError, RuntimeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise OutputError(f"cannot write to {named!r}: {reason}; choose another --out") from error
@@ -107,11 +106,3 @@ def _make(folder: Path, made: list[Path]) -> None:
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
         made.append(new)
-
-
-def _try(folder: Path) -> None:
-    probe = folder / f".vsf-{secrets.token_hex(8)}.part"
-    try:
-        probe.open("xb").close()
-    finally:
-        probe.unlink(missing_ok=True)

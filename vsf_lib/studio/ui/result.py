@@ -9,14 +9,13 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import seen
 from vsf_lib.errors import VSFError
 from vsf_lib.studio.history import EXAMPLE, Entry, large, read_entry
 from vsf_lib.video.ui.words import film, say
 
 BEFORE, WHERE, STEPS = "Before and after", "Where it acts", "Step by step"
 _HEIGHT = 470
-_HIDDEN: Any = "hidden"
-"""There, but not shown: elements that gradio first makes when they are to be seen may miss an update."""
 
 
 class Result:
@@ -28,14 +27,14 @@ class Result:
             format="png", max_height=_HEIGHT, buttons=["fullscreen"], show_label=False,
         )  # fmt: skip
         self._picture = gr.Image(
-            label="Picture", elem_id="vsf_image_picture", interactive=False, visible=_HIDDEN, format="png",
-            buttons=["fullscreen"], show_label=False,
+            label="Picture", elem_id="vsf_image_picture", interactive=False, visible=seen(False),
+            format="png", buttons=["fullscreen"], show_label=False,
         )  # fmt: skip
-        self._film = gr.HTML(elem_id="vsf_image_film", visible=_HIDDEN, padding=False)
+        self._film = gr.HTML(elem_id="vsf_image_film", visible=seen(False), padding=False)
         self._caption = gr.HTML(elem_id="vsf_image_caption")
         self.view = gr.Radio(
             choices=[BEFORE, WHERE, STEPS], value=BEFORE, show_label=False, container=False,
-            visible=_HIDDEN, elem_id="vsf_image_view",
+            visible=seen(False), elem_id="vsf_image_view",
         )  # fmt: skip
         with gr.Accordion("Parameters", open=False, elem_id="vsf_image_parameters"):
             self._infotext = gr.Textbox(
@@ -98,18 +97,14 @@ class Result:
         """`view` is nothing where there is no choice of it."""
         two = len(images) != 1
         return [
-            gr.update(value=images if len(images) == 2 else None, visible=_seen(two)),
-            gr.update(value=None if two else images[0], visible=_seen(not two)),
-            gr.update(value=film, visible=_seen(bool(film))),
+            gr.update(value=images if len(images) == 2 else None, visible=seen(two)),
+            gr.update(value=None if two else images[0], visible=seen(not two)),
+            gr.update(value=film, visible=seen(bool(film))),
             caption,
-            gr.update(value=view or BEFORE, visible=_seen(bool(view))),
+            gr.update(value=view or BEFORE, visible=seen(bool(view))),
             infotext,
             gr.update(value=file, interactive=file is not None),
         ]
-
-
-def _seen(seen: bool) -> Any:
-    return seen or _HIDDEN
 
 
 def _caption(entry: Entry, *, two: bool, overlaid: bool) -> str:

@@ -11,6 +11,8 @@ import gradio as gr
 
 from vsf_lib.settings import SettingField
 
+QUIET: dict[str, Any] = {"show_progress": "hidden"}
+"""For events whose result is there at once: nothing is laid over what they change meanwhile."""
 BASELINES = ("nag", "nasa")
 """Methods with fields of their own, shown while they are chosen."""
 WHY = (

@@ -49,6 +49,20 @@ def check_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
+def check_keeps(folder: Path, what: str, shown: str = "") -> None:
+    """Raises OutputError where `what` could not be kept in `folder`, which is called `shown` if given.
+
+    Asked before the work, after which it would be lost.
+    """
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise OutputError(
+            f"nothing is made, because {what} could not be kept in {shown or folder}: {reason(error)}; make "
+            "room or give this program leave to write there"
+        ) from error
+
+
 def free_name(folder: Path, prompt: str, rest: str, suffix: str) -> Path:
     """A path in `folder`: the prompt in plain ASCII, `rest`, a number if need be.
 

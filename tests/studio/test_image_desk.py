@@ -19,9 +19,9 @@ from vsf_lib.images.model import find_model
 from vsf_lib.images.resolve import resolve
 from vsf_lib.jobs.locks import Withdrawn
 from vsf_lib.metadata import FINGERPRINT
+from vsf_lib.pages.words import on_page
 from vsf_lib.settings import Settings, fields
 from vsf_lib.studio.desk import ImageDesk
-from vsf_lib.studio.words import on_page
 
 
 class Kept:
@@ -175,7 +175,7 @@ def test_outputs_that_cannot_be_written_to_are_told_before_anything_is_drawn(tmp
     assert [*outputs.iterdir()] == [], "nothing is left of the probe"
     outputs.rmdir()
     outputs.write_text("a file in the way", "utf-8")
-    with pytest.raises(OutputError, match=r"nothing is drawn, .* be kept in .*outputs: File exists"):
+    with pytest.raises(OutputError, match=r"nothing is made, .* be kept in .*outputs: File exists"):
         desk.add(form())
     desk.shelf = replace(desk.shelf, paths=False)
     with pytest.raises(OutputError, match="could not be kept in its folder: ") as caught:

@@ -18,12 +18,13 @@ from pictures import BASE, noise, save, save_group  # noqa: E402
 from vsf_lib.errors import SettingsError  # noqa: E402
 from vsf_lib.images.resolve import resolve  # noqa: E402
 from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE  # noqa: E402
-from vsf_lib.preset_choice import STRENGTHS, strengths  # noqa: E402
-from vsf_lib.presets import BASELINES, preset_for  # noqa: E402
+from vsf_lib.pages.suggestions import OWN, STRONG, USUAL  # noqa: E402
+from vsf_lib.preset_choice import strengths  # noqa: E402
+from vsf_lib.presets import preset_for  # noqa: E402
 from vsf_lib.settings import Settings, fields  # noqa: E402
 from vsf_lib.studio.desk import ImageDesk  # noqa: E402
 from vsf_lib.studio.history import EXAMPLE, read_entry  # noqa: E402
-from vsf_lib.studio.ui.form import OWN, STRONG, USUAL, Form, _sweep_for  # noqa: E402
+from vsf_lib.studio.ui.form import Form, _sweep_for  # noqa: E402
 from vsf_lib.studio.ui.result import BEFORE, STEPS, WHERE, Result  # noqa: E402
 
 
@@ -159,12 +160,12 @@ def test_the_form_comes_back_from_what_the_browser_has_kept(form: Form) -> None:
     for element, update in zip(form.outputs, updates, strict=True):
         if isinstance(element, gr.Slider) and "value" in update:
             assert update["value"] <= update.get("maximum", element.maximum), "its handle would be elsewhere"
-    preset = dict(zip(form.outputs, updates, strict=True))[form._preset]
+    preset = dict(zip(form.outputs, updates, strict=True))[form._suggestions.preset]
     assert preset == OWN
     for name, strong in ((USUAL, False), (STRONG, True)):
         own = strengths("scenes", "nag", strong=strong)
         updates = form.kept(json.dumps(first(form) | {"method": "nag"} | own))
-        assert dict(zip(form.outputs, updates, strict=True))[form._preset] == name
+        assert dict(zip(form.outputs, updates, strict=True))[form._suggestions.preset] == name
     assert [row["visible"] for row in updates[-2:]] == [True, False], "the fields of nag"
 
 
@@ -186,18 +187,6 @@ def test_what_does_not_fit_any_more_stays_as_it_is(tmp_path: Path) -> None:
     assert after(public, public.kept(infinite)) == first(public) | {"negative_tokens": "all"}
 
 
-def test_presets_follow_model_and_method_until_own_values(form: Form) -> None:
-    def alpha(*asked: Any) -> Any:
-        return dict(zip(STRENGTHS, form._suggested(*asked), strict=True))["alpha"]
-
-    assert alpha(USUAL, "scenes", "vsf") == preset_for("scenes").alpha
-    assert alpha(STRONG, "scenes", "vsf") == preset_for("scenes", strong=True).alpha
-    assert alpha(USUAL, "scenes", "difference") == preset_for("scenes").difference_alpha
-    strong = dict(zip(STRENGTHS, form._suggested(STRONG, "scenes", "nag"), strict=True))
-    assert strong["nag_phi"] == BASELINES["nag-strong"].values["nag_phi"]
-    assert all("value" not in update for update in form._suggested(OWN, "scenes", "vsf"))
-
-
 @pytest.mark.parametrize(
     ("method", "text", "becomes"),
     [
@@ -216,26 +205,6 @@ def test_another_method_brings_its_sweep_in_place_of_one_that_it_cannot_do(
     """A restored sweep's method changes, too, and must not take the restored range away."""
     found = _sweep_for(method, text)
     assert found == becomes if becomes is not None else found == gr.skip()
-
-
-def test_another_model_brings_its_steps_its_recipes_and_what_it_knows(form: Form) -> None:
-    *_, steps, recipes, prompt = form._other_model(USUAL, "flux-schnell", "vsf")
-    assert steps == 4
-    assert "a little world" in prompt["info"]
-    *_, steps, recipes, prompt = form._other_model(USUAL, "black-forest-labs/FLUX.1-dev", "vsf")
-    assert steps == 32
-    assert "camouflage" in [name for _, name in recipes["choices"]]
-    assert prompt["info"] == ""
-
-
-def test_a_recipe_fills_in_its_example(form: Form) -> None:
-    prompt, negative, *strengths, preset, said = form._example("gentle", "scenes", "vsf")
-    assert (prompt, negative, preset) == ("a red car on a field", "wheels", OWN)
-    assert strengths[:3] == [5.0, 2.0, "words"]
-    assert "press Generate" in said
-    *_, strengths_preset, _ = form._example("semi-abstract", "scenes", "vsf")
-    assert strengths_preset == USUAL
-    assert "cannot show it" in form._example("camouflage", "scenes", "vsf")[-1]
 
 
 def test_an_entry_is_shown_by_what_it_has(tmp_path: Path) -> None:

@@ -132,6 +132,46 @@ def test_wrong_input_is_told_and_nothing_is_queued(page: VideoPage, desk: Desk) 
     assert desk.queue.entries() == []
 
 
+@pytest.mark.parametrize(
+    ("field", "typed", "says"),
+    [
+        ("alpha", "", "Alpha is empty"),
+        ("alpha", 101, "alpha is 101"),
+        ("steps", "", "steps is empty"),
+        ("steps", 0, "steps is 0"),
+        ("frames", 9999, "frames is 9999"),
+        ("fps", "", "fps is empty"),
+        ("width", "", "width is empty"),
+        ("seed", -7, "seed is -7"),
+        ("seed", 1.5, "seed is 1.5"),
+    ],
+)
+def test_a_number_is_taken_as_typed_or_refused(
+    page: VideoPage, desk: Desk, field: str, typed: object, says: str
+) -> None:
+    """In no case does gradio move it to the nearest one, without a word."""
+    page.fill_form("klein")
+    kind = "input" if field in ("width", "seed") else "input[type=number]"
+    page.fill(f"#vsf_video_{field} {kind}", typed)
+    page.click("#vsf_video_generate")
+    page.until(lambda: says in page.said(), f"no word of {field}")
+    assert page.value(f"#vsf_video_{field} {kind}") == str(typed), "what was typed is still there"
+    assert desk.queue.entries() == []
+
+
+def test_a_page_that_is_loaded_anew_has_the_form_as_it_was_sent(page: VideoPage, desk: Desk) -> None:
+    page.click("#vsf_video_pause")
+    page.until(lambda: "no job is begun" in page.said(), "not paused")
+    page.fill_form("klein", prompt="a blue bird", frames=21)
+    page.generate()
+    page.driver.refresh()
+    page.until(lambda: page.shows("#vsf_video_prompt textarea"), "no page")
+    page.until(lambda: page.value("#vsf_video_prompt textarea") == "a blue bird", "the form is as at first")
+    assert page.value("#vsf_video_frames input[type=number]") == "21"
+    assert page.value("#vsf_video_model input") == "klein"
+    assert page.value("#vsf_video_size input") == "own size"
+
+
 def test_the_queue_is_the_same_in_two_pages_and_can_be_changed(page: VideoPage, desk: Desk, url: str) -> None:
     page.click("#vsf_video_pause")
     page.until(lambda: "no job is begun" in page.said(), "not paused")

@@ -76,7 +76,7 @@ def test_a_newcomer_only_presses_generate(desk):
     job = desk.queue.entry(desk.add({name: element.value for name, element in form.elements.items()})).job
     assert (job.model, job.compare, job.acts) == (WAN, True, True)
     assert (job.prompt, job.settings.negative_prompt) == ("a red car driving on a field", "wheels")
-    assert form._recipe.choices
+    assert form._suggestions.recipe.choices
     assert "driving" in form.elements["prompt"].info
     for what in (
         {"negative_prompt": " "},
@@ -124,7 +124,7 @@ def test_sizes_steps_and_lora_follow_the_kind_of_model_and_nothing_else_moves_th
 
 def test_the_preset_is_the_small_models(desk):
     form, preset = form_of(desk), preset_for(WAN)
-    updates = form._strengths("usual", WAN, "vsf")
+    updates = form._suggestions.suggested("usual", WAN, "vsf")
     tokens = preset.settings().negative_tokens
     assert [update["value"] for update in updates][:3] == [preset.alpha, preset.beta, tokens]
     assert form.elements["negative_tokens"].value == tokens
@@ -166,8 +166,9 @@ def test_a_folder_of_its_name_is_another_model(desk, wan):
 def test_a_job_with_it_comes_back_whole_from_the_form(desk):
     form = form_of(desk)
     job = desk.job(sent(form, prompt="a red car", negative_prompt="wheels", seed=3, compare=True))
-    filled = dict(zip([*form.elements, "preset", "size", "recipe"], form.filled(job), strict=True))
+    filled = dict(zip([*form.elements, "preset", "size"], form.filled(job), strict=False))
     values = {name: filled[name]["value"] for name in form.elements}
-    assert filled["size"]["value"] == "64x64"
+    assert (filled["size"]["value"], filled["preset"]["value"]) == ("64x64", "usual")
+    assert "driving" in filled["prompt"]["info"]
     assert values["loras"] == "few-steps:1"
     assert desk.job(values).infotext() == job.infotext()

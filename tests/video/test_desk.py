@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("wan_files")
 
+from PIL import Image
 from waiting import until
 from wan_files import save_lora
 
@@ -105,9 +107,62 @@ def test_bad_forms_are_told(desk, values, kind, says):
     assert desk.queue.entries() == []
 
 
-def test_a_seed_below_zero_is_a_random_one(desk):
-    seeds = {desk.job({**FORM, "model": "klein", "seed": -1}).seed for _ in range(4)}
+@pytest.mark.parametrize("none", [-1, None, ""])
+def test_without_a_seed_it_is_another_each_time(desk, none):
+    seeds = {desk.job({**FORM, "model": "klein", "seed": none}).seed for _ in range(4)}
     assert len(seeds) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"seed": -7}, "seed is -7, but must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5, but must be a whole number"),
+        ({"alpha": None}, "Alpha is empty, but must be a number from 0 to 100"),
+        ({"method": "nag", "nag_tau": None}, "NAG tau is empty"),
+        ({"alpha": 101}, "alpha is 101"),
+    ],
+)
+def test_numbers_are_taken_as_typed_or_refused(desk, values, says):
+    with pytest.raises(SettingsError, match=says):
+        desk.job({**FORM, "model": "klein", **values})
+
+
+def test_an_emptied_number_of_another_method_is_none_of_this_one(desk):
+    assert desk.job({**FORM, "model": "klein", "nag_tau": None}).settings.alpha == FORM["alpha"]
+
+
+def test_outputs_that_cannot_be_written_to_are_told_before_anything_waits(desk, places):
+    places.outputs.write_text("a file in the way", "utf-8")
+    with pytest.raises(OutputError, match=r"nothing is made, .* in .*videos: File exists"):
+        desk.add({**FORM, "model": "klein"})
+    assert desk.queue.entries() == []
+
+
+def test_a_file_of_no_video_is_told_by_its_name_alone(desk, tmp_path):
+    (tmp_path / "a.gif").write_bytes(_gif())
+    (tmp_path / "b.mp4").write_bytes(b"junk")
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfa")
+    (tmp_path / "d.txt").write_text("a shopping list", "utf-8")
+    for name, says in (
+        ("a.gif", "a.gif carries no parameters, .* take the text file"),
+        ("b.mp4", "b.mp4"),
+        ("c.txt", "c.txt holds no parameters"),
+        ("d.txt", "does not end in a line of parameters"),
+    ):
+        with pytest.raises(SettingsError, match=says) as told:
+            desk.restored(tmp_path / name)
+        assert str(tmp_path) not in str(told.value)
+    video = desk.job({**FORM, "model": "klein"})
+    (tmp_path / "a.txt").write_text(video.infotext() + "\n", "utf-8")
+    for name in ("a.gif", "a.txt"):
+        assert desk.restored(tmp_path / name).infotext() == video.infotext()
+
+
+def _gif():
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "GIF")
+    return file.getvalue()
 
 
 def test_without_the_packages_nothing_is_queued(desk, monkeypatch):

@@ -246,3 +246,11 @@ def test_a_job_of_another_version_harms_no_other(queue, tmp_path):
     assert [entry.id for entry in queue.history(9)] == [strange]
     queue.remove(strange)
     assert [entry.id for entry in queue.entries()] == [ours]
+
+
+def test_what_runs_is_before_all_that_wait_in_any_order(queue):
+    first, second, third = (queue.add(job(name)) for name in "abc")
+    queue.take()
+    queue.move(third, 0)
+    assert [entry.id for entry in queue.entries()] == [first, third, second]
+    assert [entry.id for entry in queue.entries(RUNNING, WAITING)] == [first, third, second]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from pathlib import Path
 
@@ -14,8 +15,7 @@ pytest.importorskip("wan_files")
 from wan_files import save_lora  # noqa: E402
 
 from vsf_lib.controls import WHY, seen  # noqa: E402
-from vsf_lib.presets import baseline  # noqa: E402
-from vsf_lib.recipes import WAN21, recipe_named  # noqa: E402
+from vsf_lib.errors import SettingsError  # noqa: E402
 from vsf_lib.settings import Settings, field  # noqa: E402
 from vsf_lib.video.desk import Desk, Places  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
@@ -52,7 +52,7 @@ def page(desk):
 
 def shown(form, job):
     """What the form's elements hold once they show a job."""
-    updates = dict(zip([*form.elements, "preset", "size", "recipe"], form.filled(job), strict=True))
+    updates = dict(zip([*form.elements, "preset", "size"], form.filled(job), strict=False))
     return {name: update["value"] for name, update in updates.items()}
 
 
@@ -88,7 +88,8 @@ def test_a_job_comes_back_whole_from_the_form(desk, form, values):
     again = desk.job(form.values(*(filled[name] for name in form.elements)))
     assert again.settings.canonical() == job.settings.canonical()
     assert again.model_dump(exclude={"settings"}) == job.model_dump(exclude={"settings"})
-    assert (filled["preset"], filled["size"]) == ("own values", "own size")
+    unguided = job.settings.method == "off"
+    assert (filled["preset"], filled["size"]) == ("usual" if unguided else "own values", "own size")
     assert filled["model"] == "klein"
 
 
@@ -102,20 +103,38 @@ def test_a_slider_becomes_long_enough_for_what_a_file_says(desk, form):
     assert (update["value"], update["minimum"], update["maximum"]) == (40, 0, 40)
 
 
-def test_presets_follow_the_model_and_own_values_stay(form):
-    model = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    for preset, method, values in (
-        ("usual", "vsf", [1.5, 0.1, "all"]),
-        ("strong", "vsf", [1.7, 0.2, "all"]),
-        ("usual", "difference", [2.25, 0.1, "all"]),
-    ):
-        assert [update["value"] for update in form._strengths(preset, model, method)][:3] == values
-    strong = baseline("nag-strong").settings()
-    updates = [update["value"] for update in form._strengths("strong", model, "nag")]
-    assert updates[3:6] == [strong.nag_phi, strong.nag_tau, strong.nag_alpha]
-    assert all("value" not in update for update in form._strengths("own values", model, "vsf"))
-    assert form._unless_suggested("words", "usual", model, "vsf") == "own values"
-    assert form._unless_suggested("all", "usual", model, "vsf") == gr.update()
+def first(form):
+    """What the form holds before anybody touches it."""
+    return {name: element.value for name, element in form.elements.items()}
+
+
+def test_what_is_typed_comes_to_the_desk_as_it_is(form):
+    """Gradio's elements would refuse it in words of their own, or take the nearest number in silence."""
+    for name, element in form.elements.items():
+        if element.get_block_name() in ("slider", "number"):
+            for typed in (None, -1, 1.5, 1000.25):
+                assert element.preprocess(typed) == typed, name
+    assert {"steps", "frames", "fps", "seed", "width", "quality", "guidance_scale", "nag_tau"} <= {
+        name for name, element in form.elements.items() if isinstance(element, gr.Slider | gr.Number)
+    }
+
+
+def test_the_form_comes_back_from_what_the_browser_has_kept(desk, form):
+    values = first(form) | {
+        "prompt": "a cat \"in\" the snow", "negative_prompt": "ears", "method": "nag", "nag_phi": 33.5,
+        "seed": 9, "frames": 161, "model": "klein", "width": 1280, "height": 720, "compare": True,
+        "loras": "a.safetensors:0.5\nb",
+    }  # fmt: skip
+    updates = dict(zip(form.outputs, form.kept(json.dumps(values)), strict=True))
+    assert {name: updates[element]["value"] for name, element in form.elements.items()} == values
+    assert updates[form._size]["value"] == "720p landscape"
+    assert updates[form._suggestions.preset]["value"] == "own values"
+    assert [row["visible"] for row in [*updates.values()][-2:]] == [True, False], "the fields of nag"
+    for kept in ("", "{", "[]", json.dumps({"no such": 1})):
+        assert form.kept(kept) == [gr.skip()] * len(form.outputs)
+    some = form.kept(json.dumps({"prompt": "a bird", "steps": None, "fps": "many"}))
+    assert dict(zip(form.elements, some, strict=False))["prompt"]["value"] == "a bird"
+    assert dict(zip(form.elements, some, strict=False))["steps"]["value"] == first(form)["steps"]
 
 
 def folds(element):
@@ -133,25 +152,9 @@ def test_methods_and_recipes_are_in_sight_and_why_it_is_there_is_said(form):
     assert method.info == field("method").help
     assert folds(form.elements["offload"]), "what folds is known"
     assert not folds(method)
-    assert not folds(form._recipe)
+    assert not folds(form._suggestions.recipe)
     assert form.elements["negative_prompt"].info == WHY
-    assert "camouflage" in [value for _, value in form._recipe.choices]
-
-
-def test_a_recipe_fills_in_its_example_on_top_of_the_preset(form):
-    def chosen(name, method="vsf"):
-        shown = form._example(name, "klein", method)
-        return dict(zip(("prompt", "negative", "alpha", "beta"), shown, strict=False)), shown[-2:]
-
-    example = recipe_named("gentle").examples[WAN21]
-    values, (preset, said) = chosen("gentle")
-    assert values == {"prompt": example.prompt, "negative": example.negative_prompt, **example.values}
-    assert preset == "own values"
-    assert "gentle: press Generate" in said
-    values, (preset, _) = chosen("remove")
-    assert (values["alpha"], values["beta"], preset) == (1.5, 0.1, "usual")
-    assert "no recipe" in form._example("nothing", "klein", "vsf")[-1]
-    assert all("value" not in update for update in form._example(None, "klein", "vsf")[:-1])
+    assert "camouflage" in [value for _, value in form._suggestions.recipe.choices]
 
 
 def row(desk, **values):
@@ -180,12 +183,56 @@ def test_a_save_that_fails_keeps_its_button(desk, page):
     id = row(desk)
     values = shown(page._form, full(desk, prompt="a bird"))
     given = [{**values, "width": 130}[name] for name in page._form.elements]
-    failed = page._save_job(id, {}, id, *given)
-    assert "128 or 144, not 130" in failed[-2]
+    failed = page._save_job(id, {}, "", id, *given)
+    assert "128 or 144, not 130" in failed[-3]
     assert "visible" not in failed[-1]
-    worked = page._save_job(id, {}, id, *(values[name] for name in page._form.elements))
+    worked = page._save_job(id, {}, "", id, *(values[name] for name in page._form.elements))
     assert worked[-1]["visible"] is False
     assert desk.queue.entry(id).job.prompt == "a bird"
+
+
+def test_the_queue_s_buttons_leave_the_history_alone(desk, page):
+    done, waiting = row(desk), row(desk)
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.done(done, "", "text")
+    desk.queue.paused = True
+    for act in ("cancel", "up", "down", "duplicate", "remove"):
+        with pytest.raises(SettingsError, match=f"job {done} is done: choose one in the queue"):
+            page._act(act, done)
+    *_, said, editing, save = page._edit(done)
+    assert "choose one in the queue" in said
+    assert (editing, save["visible"]) == (0, False)
+    assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
+    page._act("forget", done)
+    page._act("remove", waiting)
+    assert desk.queue.entries() == []
+
+
+def test_a_job_comes_into_the_form_with_its_preset(desk, page):
+    usual = Settings(negative_prompt="a", **desk.strengths("klein"))
+    id = row(desk, settings=usual)
+    *_, said, editing, save = page._edit(id)
+    shown = dict(zip(page._form.outputs, page._edit(id), strict=False))
+    assert shown[page._form._suggestions.preset]["value"] == "usual"
+    assert (editing, save["value"], save["visible"]) == (id, f"Save job {id}", True)
+    assert "in the form" in said
+
+
+def test_what_was_said_of_a_job_goes_when_it_has_ended(desk, page):
+    said, id = page._add(*(shown(page._form, full(desk))[name] for name in page._form.elements))
+    looked = page._look(id, {}, said)
+    assert looked[-2] == gr.update(), "it waits"
+    desk.queue.paused = False
+    desk.queue.take()
+    looked = page._look(id, looked[-1], said)
+    assert looked[-2] == gr.update(), "it runs"
+    other = page._look(id, looked[-1], "the prompt is empty")
+    desk.queue.done(id, "", "text")
+    assert page._look(id, other[-1], "the prompt is empty")[-2] == gr.update(), "of something else"
+    after = page._look(id, looked[-1], said)
+    assert after[-2] == ""
+    assert page._look(id, after[-1], "again")[-2] == gr.update()
 
 
 def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, monkeypatch):

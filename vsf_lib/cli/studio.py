@@ -54,7 +54,13 @@ def run(args: Namespace) -> int:
             files=tuple(folder.absolute() for folder in FILES.values()),
             downloads={kind: folder.absolute() for kind, folder in FILES.items()},
         ),
-        Rights(install=local, paths=local, delete=local, open_folder=local),
+        Rights(
+            install=local,
+            paths=local,
+            delete=local,
+            open_folder=local,
+            privately="start the studio without --listen",
+        ),
         around=images.around,
     )
     try:

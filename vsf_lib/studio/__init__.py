@@ -14,8 +14,9 @@ from vsf_lib.files import reason
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.video.desk import Desk
 
-_STYLE = Path(__file__).parents[2] / "style.css"
-_SCRIPT = Path(__file__).with_name("page.js")
+_ROOT = Path(__file__).parents[2]
+_STYLE, _SCRIPT = _ROOT / "style.css", _ROOT / "javascript" / "vsf.js"
+"""The WebUIs load these two from where they are."""
 HOST = "127.0.0.1"
 _FONTS, _MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 """The system's own: gradio's usual ones would come from another server."""
@@ -48,7 +49,7 @@ def open_page(
     from vsf_lib.studio.page import build
     from vsf_lib.video.ui.page import build as build_videos
 
-    css = _STYLE.read_text(encoding="utf-8") if _STYLE.is_file() else ""
+    css, script = (one.read_text(encoding="utf-8") if one.is_file() else "" for one in (_STYLE, _SCRIPT))
     outputs = [desk.places.outputs] if images is None else [desk.places.outputs, images.outputs]
     served = [_made(folder).resolve() for folder in outputs]
     blocks = build_videos(desk) if images is None else build(images, desk)
@@ -63,7 +64,7 @@ def open_page(
             quiet=True,
             share=False,  # not by the environment either: nobody else is let in unasked
             css=css,
-            head=f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
+            head=f"<script>{script}</script>",
             app_kwargs={"middleware": [Middleware(Guard, private=host == HOST, outputs=served)]},
             theme=gr.themes.Default(font=_FONTS, font_mono=_MONO).set(
                 block_info_text_color="*neutral_500",  # the usual one is too pale to read

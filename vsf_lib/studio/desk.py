@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.errors import ModelError, OutputError, SettingsError
-from vsf_lib.files import check_writable, reason
+from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.files import check_keeps
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import Model, find_model
 from vsf_lib.images.remarks import other_weights
@@ -21,11 +21,12 @@ from vsf_lib.images.request import MOST_STEPS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
 from vsf_lib.jobs.locks import turn
+from vsf_lib.pages.numbers import count, optional, seed, settings_given
+from vsf_lib.preset_choice import strengths
 from vsf_lib.recipes import FLUX, Example, family, offered, recipe_named
 from vsf_lib.scenes.model import MODELS, check_words
 from vsf_lib.settings import SHARING
 from vsf_lib.studio.history import History
-from vsf_lib.studio.numbers import count, optional, seed, settings_given
 from vsf_lib.studio.shelf import ImageShelf
 from vsf_lib.sweep import INFOTEXT, MOST_FPS, swept_name
 from vsf_lib.video.download.landing import is_cached
@@ -90,21 +91,10 @@ class ImageDesk:
         if model.folder is not None:
             request.fitted(flux=model.folder.flux)
             model.folder.size(request.size)
-        self._check_outputs()
+        check_keeps(self.outputs, "the picture", "" if self.shelf.paths else "its folder")
         if model.folder is None:
             self._confirm(model.name)
         return self.row.add(asked)
-
-    def _check_outputs(self) -> None:
-        """Raises OutputError where the picture could not be kept, which would show after all the drawing."""
-        try:
-            check_writable(self.outputs)
-        except OSError as error:
-            place = str(self.outputs) if self.shelf.paths else "its folder"
-            raise OutputError(
-                f"nothing is drawn, because the picture could not be kept in {place}: {reason(error)}; make "
-                "room or give this program leave to write there"
-            ) from error
 
     def _confirm(self, id: str) -> None:
         """Raises SettingsError the first time that a model would be downloaded."""
@@ -165,6 +155,10 @@ class ImageDesk:
             return find_model(request.model, request.parts)
         except ModelError:
             return None
+
+    def strengths(self, model: str, *, strong: bool = False, method: str = "vsf") -> dict[str, Any]:
+        """Suggested values for a method and a model."""
+        return strengths(model, method, strong=strong)
 
     def recipes(self, model: str) -> list[tuple[str, str]]:
         """The recipes that a model can show: what they do, and their names."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from vsf_lib.controls import QUIET
+from vsf_lib.pages.kept import KEPT_TAB, keep_tab
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.ui.tab import ImageTab
 from vsf_lib.video.desk import Desk
@@ -12,9 +14,20 @@ from vsf_lib.video.ui.page import place
 
 def build(images: ImageDesk, videos: Desk) -> gr.Blocks:
     """The page as gradio blocks."""
-    with gr.Blocks(analytics_enabled=False, title="VSF studio", fill_width=True) as blocks, gr.Tabs():
-        with gr.Tab("Image", id="image", elem_id="vsf_tab_image"):
+    with gr.Blocks(analytics_enabled=False, title="VSF studio", fill_width=True) as blocks, gr.Tabs() as tabs:
+        with gr.Tab("Image", id="image", elem_id="vsf_tab_image") as image:
             ImageTab(images).connect(blocks)
-        with gr.Tab("Video", id="video", elem_id="vsf_tab_video"):
+        with gr.Tab("Video", id="video", elem_id="vsf_tab_video") as video:
             place(videos, blocks)
+        for tab in (image, video):
+            tab.select(None, js=keep_tab(str(tab.id)))
+        kept = gr.Textbox(visible="hidden", container=False)
+        blocks.load(
+            lambda id: gr.Tabs(selected=id or "image"), inputs=[kept], outputs=[tabs], js=KEPT_TAB, **QUIET
+        )
     return blocks
+
+
+def _opened(kept: str) -> gr.Tabs:
+    """The tab that this browser's page showed before it was loaded anew."""
+    return gr.Tabs(selected="video" if kept == "video" else "image")

@@ -5,13 +5,13 @@ Owns the life of the runner and what is allowed on this server. Knows no gradio 
 
 from __future__ import annotations
 
-import secrets
 import threading
 from pathlib import Path
 from typing import Any
 
 from vsf_lib.errors import OutputError, SettingsError
-from vsf_lib.files import show_folder
+from vsf_lib.files import check_keeps, show_folder
+from vsf_lib.pages.numbers import seed, settings_given
 from vsf_lib.preset_choice import strengths
 from vsf_lib.presets import WAN
 from vsf_lib.recipes import WAN21, Example, offered, recipe_named
@@ -98,7 +98,7 @@ class Desk:
     def install(self) -> None:
         """Installs them; raises OutputError, and where this server forbids it SettingsError."""
         if not self.rights.install:
-            raise SettingsError(f"packages are not installed through a public page: {_PRIVATELY}")
+            raise SettingsError(f"packages are not installed through a public page: {self.rights.privately}")
 
         def say(line: str) -> None:
             self._installing = line.strip()[:200] or self._installing
@@ -116,17 +116,18 @@ class Desk:
     def add(self, values: dict[str, Any]) -> int:
         """Puts a job at the end of the queue; raises SettingsError, PromptError, OutputError."""
         job = self.job(values)
-        lacking = self.lacks()
-        if lacking:
+        if self.lacks():
             raise SettingsError("the packages for videos are not installed yet: press Install first")
+        check_keeps(self.places.outputs, "the video", "" if self.rights.paths else "its folder")
         id = self.queue.add(job)
         self.runner.wake()
         return id
 
     def job(self, values: dict[str, Any]) -> VideoJob:
         """The job in a form's values: its own names, those of Settings, `loras` as lines, seed -1 random."""
-        given = dict(values)
-        own = {name: given.pop(name) for name in list(given) if name in VideoJob.model_fields}
+        own = {name: value for name, value in values.items() if name in VideoJob.model_fields}
+        unknown = {*values} - {*own} - {*Settings.model_fields}
+        given = settings_given(values) | {name: values[name] for name in unknown}
         lines = [line for line in str(own.get("loras") or "").splitlines() if line.strip()]
         loras = [Lora.parse(line) for line in lines]
         own["loras"] = [{"file": self.shelf.lora(one.file), "weight": one.weight} for one in loras]
@@ -136,16 +137,18 @@ class Desk:
         for name, automatic in AUTOMATIC.items():
             if name in own and own[name] in (None, automatic):
                 own[name] = None
-        if own.get("seed") is None or int(own["seed"]) < 0:
-            own["seed"] = secrets.randbelow(2**32)
+        own["seed"] = seed(own.get("seed"))
         settings = Settings.create(**given)
         if settings.method == "off" or not settings.negative_prompt:
             own["compare"] = False  # both halves would be the same
         return VideoJob.create(**own, settings=settings.model_dump())
 
     def restored(self, path: Path) -> VideoJob:
-        """The job that a file was made from."""
-        return VideoJob.from_infotext(read_infotext(path))
+        """The job that a file was made from; raises SettingsError, with the file's name alone."""
+        try:
+            return VideoJob.from_infotext(read_infotext(path))
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(str(path), path.name)) from error
 
     def save(self, id: int, values: dict[str, Any]) -> None:
         """Another job in the place of the one that waits under that number."""
@@ -208,7 +211,7 @@ class Desk:
         Raises SettingsError.
         """
         if not self.rights.install:
-            raise SettingsError(f"nothing is downloaded through a public page: {_PRIVATELY}")
+            raise SettingsError(f"nothing is downloaded through a public page: {self.rights.privately}")
         self.downloads.press(Source.parse(text), shown)
 
     def strengths(self, model: str, *, strong: bool = False, method: str = "vsf") -> dict[str, Any]:
@@ -237,4 +240,3 @@ class Desk:
 
 AUTOMATIC = {"flow_shift": 0, "drop_frames": -1}
 """What stands for None in a form's fields of numbers."""
-_PRIVATELY = "only a page that is for this machine alone does that"

@@ -108,12 +108,24 @@ def read_infotext(path: Path) -> str:
     text = "" if path.suffix.lower() == ".txt" else _tags(path)
     beside = path.with_suffix(".txt")
     if not text and beside.is_file():
-        text = beside.read_text(encoding="utf-8").removesuffix("\n")
+        text = _text(beside)
+    if not text and path.suffix.lower() == ".gif":
+        raise SettingsError(
+            f"{path} carries no parameters, as no GIF does: take the text file of its name that was written "
+            "beside it"
+        )
     if not text:
         raise SettingsError(
             f"{path} carries no parameters: this program did not make it, or they were removed"
         )
     return text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} holds no parameters: {reason(error)}") from error
 
 
 def delete_video(path: Path) -> None:

@@ -60,6 +60,8 @@ class Rights:
     """Have this machine show a folder in its file manager."""
     free: bool = True
     """Have the program give memory back."""
+    privately: str = "open the page for this machine alone"
+    """What the owner does to have the rest."""
 
 
 EVERYTHING = Rights()

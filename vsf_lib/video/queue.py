@@ -85,9 +85,9 @@ class Queue:
                 db.execute(f"PRAGMA user_version = {_VERSION}")
 
     def entries(self, *states: str) -> list[Entry]:
-        """All, or those in `states`: what waits or runs in its order, then what has ended, latest first."""
+        """All, or those in `states`: what runs, what waits in order, then what has ended, latest first."""
         chosen = f"WHERE state IN ({', '.join('?' * len(states))}) " if states else ""
-        return self._select(f"{chosen}ORDER BY ended IS NOT NULL, ended DESC, place", states)
+        return self._select(f"{chosen}ORDER BY ended IS NOT NULL, ended DESC, {_waits}, place", states)
 
     def history(self, limit: int) -> list[Entry]:
         """The latest `limit` that have ended, the last one first."""

@@ -45,7 +45,13 @@ def rights() -> Rights:
 
     public = bool(getattr(shared.cmd_opts, "disable_extension_access", False))
     hidden = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
-    return Rights(install=not public, paths=not public, delete=not public, open_folder=not (public or hidden))
+    return Rights(
+        install=not public,
+        paths=not public,
+        delete=not public,
+        open_folder=not (public or hidden),
+        privately="start the WebUI without --listen and --share, or with --enable-insecure-extension-access",
+    )
 
 
 def job_folder(seed: int, prompt: str, width: int, height: int) -> Path:

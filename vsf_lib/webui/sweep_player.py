@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from vsf_lib.video.ui.words import film
+from vsf_lib.pages.said import film
 from vsf_lib.webui.sweep_script import FILMS
 
 SOURCE = "generation_info_{tab}"

@@ -10,24 +10,20 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.controls import BASELINES, WHY, control, shown_for
-from vsf_lib.errors import VSFError
+from vsf_lib.controls import BASELINES, QUIET, control, shown_for
 from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS
 from vsf_lib.images.resolve import usual_steps
-from vsf_lib.preset_choice import STRENGTHS, strengths
-from vsf_lib.scenes.model import MODELS, NAME
-from vsf_lib.scenes.world import KINDS, PLACES
+from vsf_lib.pages import world
+from vsf_lib.pages.kept import read_form, updates
+from vsf_lib.pages.numbers import RANDOM
+from vsf_lib.pages.slider import Slider
+from vsf_lib.pages.suggestions import Suggestions
+from vsf_lib.pages.words import label
+from vsf_lib.scenes.model import NAME
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
-from vsf_lib.studio.numbers import RANDOM
-from vsf_lib.studio.ui.kept import read_form, updates
-from vsf_lib.studio.ui.slider import Slider
-from vsf_lib.studio.words import label, on_page
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
-from vsf_lib.video.ui.form import QUIET
-from vsf_lib.video.ui.words import say
 
-USUAL, STRONG, OWN = "usual", "strong", "own values"
 _PROMPT, _NEGATIVE, _SEED = "a red car on a field", "wheels", 2
 _MOST_STEPS = 50
 _SWEEPS = {
@@ -45,16 +41,17 @@ class Form:
         self._desk = desk
         self.elements: dict[str, Any] = {}
         self._rows: dict[str, Any] = {}
-        self._usual = strengths(NAME, "vsf")
+        self._usual = desk.strengths(NAME)
+        self._suggestions = Suggestions(desk, "vsf_image")
         made = self.elements
         with gr.Column():
             made["prompt"] = gr.Textbox(
                 label="Prompt", lines=2, max_lines=6, value=_PROMPT, elem_id="vsf_image_prompt",
-                info=_world(NAME),
+                info=world.world(NAME),
             )  # fmt: skip
             made["negative_prompt"] = gr.Textbox(
                 label="Negative prompt", lines=1, max_lines=4, value=_NEGATIVE, elem_id="vsf_image_negative",
-                placeholder="What the picture must not show", info=WHY,
+                placeholder="What the picture must not show", info=world.parts(NAME),
             )  # fmt: skip
             with gr.Row(elem_classes=["vsf-buttons"]):
                 self.generate = gr.Button(
@@ -71,7 +68,8 @@ class Form:
     @property
     def outputs(self) -> list[Any]:
         """All elements that `filled` has an update for."""
-        return [*self.elements.values(), self._preset, self._recipe, *self._rows.values()]
+        suggestions = self._suggestions
+        return [*self.elements.values(), suggestions.preset, suggestions.recipe, *self._rows.values()]
 
     def values(self, *given: Any) -> dict[str, Any]:
         """The elements' values by name."""
@@ -102,45 +100,50 @@ class Form:
         if request.sweep is not None:
             plan = request.sweep
             values |= {"sweep": plan.sweep.text, "fps": plan.fps, "loop": plan.loop}
-        shown = updates(self.elements, values)
-        offered = gr.update()
-        if restored.here:
-            shown["prompt"]["info"] = _world(request.model)
-            offered = self._offered(str(values["model"]))
-        preset = gr.update() if unguided else gr.update(value=OWN)
-        rows = [gr.update()] * len(self._rows) if unguided else shown_for(settings.method)
-        return [*shown.values(), preset, offered, *rows]
+        shown = self._shown(values, str(values.get("model", "")))
+        offered = self._suggestions.offered(str(values["model"])) if restored.here else gr.update()
+        preset = rows = None
+        if not unguided:
+            named = str(values.get("model", request.model))
+            preset = self._suggestions.preset_of(values, named, settings.method)
+            rows = shown_for(settings.method)
+        return [
+            *shown,
+            gr.update() if preset is None else gr.update(value=preset),
+            offered,
+            *(rows or [gr.update()] * len(self._rows)),
+        ]
 
     def kept(self, text: str) -> list[Any]:
         """Updates of `outputs` that show what a browser has kept; see `read_form`."""
         values = read_form(text, self.elements)
         if not values:
             return [gr.skip()] * len(self.outputs)
-        shown = updates(self.elements, values)
         model, method = (values.get(name, self.elements[name].value) for name in ("model", "method"))
-        shown["prompt"]["info"] = _world(model)
         return [
-            *shown.values(),
-            _preset_of(values, model, method),
-            self._offered(model),
+            *self._shown(values, model),
+            self._suggestions.preset_of(values, model, method),
+            self._suggestions.offered(model),
             *shown_for(method),
         ]
+
+    def _shown(self, values: dict[str, Any], model: str) -> list[Any]:
+        """Updates of the elements to these values, with the hints for a model if there is one."""
+        shown = updates(self.elements, values)
+        if model:
+            for name, hint in zip(world.HINTED, world.told(model), strict=True):
+                shown[name] |= hint
+        return [*shown.values()]
 
     def _build(self) -> None:
         made, desk = self.elements, self._desk
         with gr.Group():
             for name in ("alpha", "beta"):
                 made[name] = self._control(name)
-        self._preset = gr.Radio(
-            label="Preset", choices=[USUAL, STRONG, OWN], value=USUAL, elem_id="vsf_image_preset",
-            info="Alpha, beta and tokens that suit the model and the method.",
-        )  # fmt: skip
+        self._suggestions.place_preset()
         made["method"] = self._control("method")
         with gr.Row():
-            self._recipe = gr.Dropdown(
-                label="Recipe", choices=desk.recipes(NAME), value=None, elem_id="vsf_image_recipe",
-                info="Known ways of using a negative prompt: fills in an example.", scale=3,
-            )  # fmt: skip
+            self._suggestions.place_recipe(NAME, scale=3)
             made["model"] = gr.Dropdown(
                 label="Model", choices=desk.shelf.names(), value=NAME, elem_id="vsf_image_model",
                 allow_custom_value=desk.shelf.paths, scale=3,
@@ -220,22 +223,13 @@ class Form:
     def connect(self) -> None:
         """What the elements do to one another."""
         made = self.elements
-        self._strengths = [made[name] for name in STRENGTHS]
-        asked = [self._preset, made["model"], made["method"]]
-        for chosen in (self._preset.input, made["method"].input):
-            chosen(self._suggested, inputs=asked, outputs=self._strengths, **QUIET)
+        self._suggestions.connect(made, self.said)
         made["model"].input(
-            self._other_model,
-            inputs=asked,
-            outputs=[*self._strengths, made["steps"], self._recipe, made["prompt"]],
+            lambda model: [usual_steps(model or ""), *world.told(model)],
+            inputs=[made["model"]],
+            outputs=[made["steps"], *(made[name] for name in world.HINTED)],
             **QUIET,
         )
-        for element in self._strengths:
-            if isinstance(element, gr.Slider):
-                element.input(lambda: OWN, outputs=[self._preset], **QUIET)
-        # Gradio's radio buttons report another's hand as a user's, so that the value has to tell.
-        tokens = made["negative_tokens"]
-        tokens.input(self._unless_suggested, inputs=[tokens, *asked], outputs=[self._preset], **QUIET)
         made["method"].change(
             lambda method, text: [*shown_for(method), _sweep_for(method, text)],
             inputs=[made["method"], made["sweep"]],
@@ -243,48 +237,6 @@ class Form:
             **QUIET,
         )
         self._dice.click(lambda: secrets.randbelow(LARGEST_SEED + 1), outputs=[made["seed"]], **QUIET)
-        self._recipe.input(
-            self._example,
-            inputs=[self._recipe, made["model"], made["method"]],
-            outputs=[made["prompt"], made["negative_prompt"], *self._strengths, self._preset, self.said],
-            **QUIET,
-        )
-
-    def _suggested(self, preset: str, model: str | None, method: str) -> list[Any]:
-        if preset == OWN:
-            return [gr.update()] * len(STRENGTHS)
-        return list(strengths(model or "", method, strong=preset == STRONG).values())
-
-    def _other_model(self, preset: str, model: str | None, method: str) -> list[Any]:
-        name = model or ""
-        told = gr.update(info=_world(name))
-        return [*self._suggested(preset, name, method), usual_steps(name), self._offered(name), told]
-
-    def _offered(self, model: str) -> Any:
-        return gr.update(choices=self._desk.recipes(model), value=None)
-
-    def _unless_suggested(self, tokens: str, preset: str, model: str | None, method: str) -> Any:
-        suggested = strengths(model or "", method, strong=preset == STRONG)["negative_tokens"]
-        return gr.update() if tokens == suggested else OWN
-
-    def _example(self, recipe: str | None, model: str | None, method: str) -> list[Any]:
-        """The recipe's example, its values on top of the usual ones."""
-        nothing = [gr.update()] * (len(STRENGTHS) + 3)
-        if not recipe:
-            return [*nothing, ""]
-        try:
-            example = self._desk.example(recipe, model or "")
-        except VSFError as error:
-            return [*nothing, say(on_page(str(error)), bad=True)]
-        own = example.of(method)
-        values = {**strengths(model or "", method), **own}
-        return [
-            example.prompt,
-            example.negative_prompt,
-            *(values[name] for name in STRENGTHS),
-            OWN if own else USUAL,
-            say(f"{recipe}: press Generate. Seen: {example.seen}"),
-        ]
 
     def _control(self, name: str) -> Any:
         item = field(name)
@@ -292,20 +244,6 @@ class Form:
         return control(
             item, f"vsf_image_{name}", label=label(item.label), value=value, slider_class=Slider
         )  # fmt: skip
-
-
-def _world(model: str) -> str:
-    """What the small models can be asked for; of others nothing needs to be said."""
-    if model not in MODELS:
-        return ""
-    return f"The small built-in model knows a little world: {', '.join(KINDS)}; {', '.join(PLACES.values())}."
-
-
-def _preset_of(values: dict[str, Any], model: str, method: str) -> str:
-    """The preset whose values these are."""
-    own = {name: values.get(name) for name in STRENGTHS}
-    presets = {USUAL: strengths(model, method), STRONG: strengths(model, method, strong=True)}
-    return next((name for name, theirs in presets.items() if theirs == own), OWN)
 
 
 def _sweep_for(method: str, text: str) -> Any:

@@ -11,8 +11,8 @@ import gradio as gr
 
 from vsf_lib.controls import seen
 from vsf_lib.errors import VSFError
+from vsf_lib.pages.said import film, say
 from vsf_lib.studio.history import EXAMPLE, Entry, large, read_entry
-from vsf_lib.video.ui.words import film, say
 
 BEFORE, WHERE, STEPS = "Before and after", "Where it acts", "Step by step"
 _HEIGHT = 470

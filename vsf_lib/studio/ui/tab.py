@@ -13,17 +13,17 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import QUIET
 from vsf_lib.errors import VSFError
 from vsf_lib.images.row import CANCELLED, DONE, FAILED, WAITING, Job
+from vsf_lib.pages.kept import KEEP_JOB, KEPT_JOBS, NOTHING, keep_form, kept_form
+from vsf_lib.pages.said import bar, say
+from vsf_lib.pages.words import on_page
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.history import EXAMPLE, thumbnail
 from vsf_lib.studio.ui.form import Form
-from vsf_lib.studio.ui.kept import KEEP_JOB, KEPT_FORM, KEPT_JOBS, NOTHING, keep_form
 from vsf_lib.studio.ui.result import BEFORE, Result
-from vsf_lib.studio.words import on_page
 from vsf_lib.video.progress import spoken
-from vsf_lib.video.ui.form import QUIET
-from vsf_lib.video.ui.words import bar, say
 
 _HISTORY = 24
 _LOOK = 0.5
@@ -67,7 +67,7 @@ class ImageTab:
         for button, sweep in ((form.generate, False), (form.sweep, True)):
             button.click(
                 partial(self._begin, sweep), inputs=[*form.elements.values()], outputs=[form.said, *busy],
-                js=keep_form(form.elements), concurrency_limit=None, **QUIET,
+                js=keep_form("image", form.elements), concurrency_limit=None, **QUIET,
             ).then(
                 self._follow, inputs=[self._job], outputs=[form.said, *busy, *seen], js=KEEP_JOB,
                 concurrency_limit=None, **QUIET,
@@ -85,7 +85,7 @@ class ImageTab:
             None, outputs=[self._dropped], js=NOTHING
         )  # what lies in the zone would keep the next file out of it
         blocks.load(self._first, outputs=seen, **QUIET)
-        blocks.load(self._restore, inputs=[self._kept], outputs=form.outputs, js=KEPT_FORM, **QUIET)
+        blocks.load(self._restore, inputs=[self._kept], outputs=form.outputs, js=kept_form("image"), **QUIET)
         blocks.load(
             self._take_up, inputs=[self._job, self._last], outputs=[form.said, *busy, *seen], js=KEPT_JOBS,
             concurrency_limit=None, **QUIET,

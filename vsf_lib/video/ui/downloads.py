@@ -9,13 +9,13 @@ from typing import Any
 
 import gradio as gr
 
+from vsf_lib.controls import QUIET
 from vsf_lib.errors import VSFError
+from vsf_lib.pages.said import bar, say
 from vsf_lib.video import builtin
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.download.catalogue import BASES, LORAS, Source
 from vsf_lib.video.download.downloads import ASK, State, label
-from vsf_lib.video.ui.form import QUIET
-from vsf_lib.video.ui.words import bar, say
 
 _PERIOD = 1.0
 _REFUSED = "refused"

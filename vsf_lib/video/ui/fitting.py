@@ -11,8 +11,6 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.scenes.model import SIZE, WAN
-from vsf_lib.scenes.motion import VERBS
-from vsf_lib.scenes.world import KINDS, PLACES
 from vsf_lib.video import builtin
 from vsf_lib.video.desk import AUTOMATIC
 from vsf_lib.video.job import SIZES, Lora, VideoJob
@@ -57,13 +55,3 @@ def size_name(width: int, height: int) -> str:
 def lines(loras: Sequence[Lora]) -> str:
     """As the form's text has them."""
     return "\n".join(map(str, loras))
-
-
-def world(model: str) -> str:
-    """What the small model can be asked for; of others nothing needs to be said."""
-    if model != WAN:
-        return ""
-    return (
-        f"The small built-in model knows a little world: {', '.join(KINDS)}; {', '.join(VERBS)}; "
-        f"{', '.join(PLACES.values())}."
-    )

@@ -10,23 +10,22 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.controls import BASELINES, WHY, control, shown, shown_for
-from vsf_lib.errors import VSFError
-from vsf_lib.preset_choice import STRENGTHS
-from vsf_lib.recipes import UNMEASURED
+from vsf_lib.controls import BASELINES, QUIET, control, shown_for
+from vsf_lib.pages import world
+from vsf_lib.pages.kept import read_form, updates
+from vsf_lib.pages.numbers import RANDOM
+from vsf_lib.pages.slider import Slider
+from vsf_lib.pages.suggestions import Suggestions
 from vsf_lib.scenes.model import WAN
 from vsf_lib.settings import field, fields
 from vsf_lib.video.desk import AUTOMATIC, Desk
 from vsf_lib.video.job import MOST_FRAMES, SIZES, STRIDE, Lora, VideoJob
 from vsf_lib.video.shelf import PARTS
 from vsf_lib.video.ui import fitting
-from vsf_lib.video.ui.words import say
 
-_USUAL, _STRONG, _OWN = "usual", "strong", "own values"
 _MODELS = "a folder in diffusers' format, one file, or a model to download"
 _MODELS_AND_OWN = "wan (small, built in), a folder in diffusers' format, one file, or a model to download"
 _PROMPT, _NEGATIVE = "a red car driving on a field", "wheels"
-QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
 class Form:
@@ -37,6 +36,7 @@ class Form:
         self._desk = desk
         self.elements: dict[str, Any] = {}
         self._rows: dict[str, Any] = {}
+        self._suggestions = Suggestions(desk, "vsf_video", "video")
         models = desk.shelf.model_names()
         with gr.Column():
             self._build_prompts(models[0])
@@ -49,7 +49,8 @@ class Form:
     @property
     def outputs(self) -> list[Any]:
         """All elements that `filled` has an update for."""
-        return [*self.elements.values(), self._preset, self._size, self._recipe]
+        made, suggestions = self.elements.values(), self._suggestions
+        return [*made, suggestions.preset, self._size, suggestions.recipe, *self._rows.values()]
 
     def values(self, *given: Any) -> dict[str, Any]:
         """The elements' values by name."""
@@ -66,13 +67,26 @@ class Form:
         )
         for one, automatic in AUTOMATIC.items():
             values[one] = automatic if values[one] is None else values[one]
-        updates = [shown(element, values[name]) for name, element in self.elements.items()]
-        updates[0]["info"] = fitting.world(job.model)
+        return self._shown(values)
+
+    def kept(self, text: str) -> list[Any]:
+        """Updates of `outputs` that show what a browser has kept; see `read_form`."""
+        values = read_form(text, self.elements)
+        if not values:
+            return [gr.skip()] * len(self.outputs)
+        return self._shown({name: element.value for name, element in self.elements.items()} | values)
+
+    def _shown(self, values: Mapping[str, Any]) -> list[Any]:
+        model, method = str(values["model"]), str(values["method"])
+        shown = updates(self.elements, values)
+        for name, hint in zip(world.HINTED, world.told(model), strict=True):
+            shown[name] |= hint
         return [
-            *updates,
-            gr.update(value=_OWN),
-            gr.update(value=fitting.size_name(job.width, job.height)),
-            self._offered(str(values["model"])),
+            *shown.values(),
+            gr.update(value=self._suggestions.preset_of(values, model, method)),
+            gr.update(value=fitting.size_name(values["width"], values["height"])),
+            self._suggestions.offered(model),
+            *shown_for(method),
         ]
 
     def _build_prompts(self, model: str) -> None:
@@ -80,11 +94,11 @@ class Form:
         made, own = self.elements, model == WAN
         made["prompt"] = gr.Textbox(
             _PROMPT if own else "", label="Video prompt", lines=2, elem_id="vsf_video_prompt",
-            placeholder=_PROMPT, info=fitting.world(model),
+            placeholder=_PROMPT, info=world.world(model),
         )  # fmt: skip
         made["negative_prompt"] = gr.Textbox(
             _NEGATIVE if own else "", label="Video negative prompt", lines=1, elem_id="vsf_video_negative",
-            placeholder=f"What the video must not show, such as {_NEGATIVE}", info=WHY,
+            placeholder=f"What the video must not show, such as {_NEGATIVE}", info=world.parts(model),
         )  # fmt: skip
 
     def _build(self, models: list[str]) -> None:
@@ -93,19 +107,13 @@ class Form:
         with gr.Group():
             for name in ("alpha", "beta"):
                 made[name] = _control(name, strengths[name])
-        self._preset = gr.Radio(
-            label="Video preset", choices=[_USUAL, _STRONG, _OWN], value=_USUAL, elem_id="vsf_video_preset",
-            info="values for the chosen model",
-        )  # fmt: skip
+        self._suggestions.place_preset()
         made["method"] = _control("method")
         made["compare"] = gr.Checkbox(
             label="Compare: one file, left without, right with the negative prompt", value=usual["compare"],
             elem_id="vsf_video_compare",
         )  # fmt: skip
-        self._recipe = gr.Dropdown(
-            label="Video recipe", choices=desk.recipes(models[0]), value=None, elem_id="vsf_video_recipe",
-            info="known ways of using a negative prompt: fills in an example",
-        )  # fmt: skip
+        self._suggestions.place_recipe(models[0])
         with gr.Row():
             made["model"] = gr.Dropdown(
                 label="Video model", choices=models, value=models[0], elem_id="vsf_video_model", scale=4,
@@ -130,21 +138,21 @@ class Form:
         )  # fmt: skip
         with gr.Row():
             for name in ("width", "height"):
-                made[name] = gr.Number(
-                    label=f"Video {name}", value=usual[name], precision=0, elem_id=f"vsf_video_{name}"
-                )
+                made[name] = gr.Number(label=f"Video {name}", value=usual[name], elem_id=f"vsf_video_{name}")
         with gr.Row():
-            made["frames"] = gr.Slider(
+            made["frames"] = Slider(
                 1, MOST_FRAMES, usual["frames"], step=STRIDE, label="Frames", elem_id="vsf_video_frames"
             )
-            made["fps"] = gr.Slider(
+            made["fps"] = Slider(
                 1, 120, usual["fps"], step=1, label="Frames per second", elem_id="vsf_video_fps"
             )
         with gr.Row():
-            made["steps"] = gr.Slider(
+            made["steps"] = Slider(
                 1, 100, usual["steps"], step=1, label="Video steps", elem_id="vsf_video_steps"
             )
-            made["seed"] = gr.Number(label="Video seed", value=-1, precision=0, elem_id="vsf_video_seed")
+            made["seed"] = gr.Number(
+                label="Video seed", value=RANDOM, elem_id="vsf_video_seed", info=f"{RANDOM}: random."
+            )
         with gr.Accordion("More", open=False, elem_id="vsf_video_more"):
             self._build_more(strengths, usual)
 
@@ -153,7 +161,7 @@ class Form:
         with gr.Row():
             for name in ("start", "end"):
                 made[name] = _control(name)
-        made["guidance_scale"] = gr.Slider(1, 30, 1, step=0.1, label="Video CFG scale")
+        made["guidance_scale"] = Slider(1, 30, 1, step=0.1, label="Video CFG scale")
         made["negative_tokens"] = _control("negative_tokens", strengths["negative_tokens"])
         for method in BASELINES:
             with gr.Row(visible=False) as self._rows[method]:
@@ -179,7 +187,7 @@ class Form:
                     info="for a model in one file; empty: the only one there is",
                 )  # fmt: skip
         with gr.Row():
-            made["quality"] = gr.Slider(
+            made["quality"] = Slider(
                 1, 10, VideoJob.model_fields["quality"].default, step=1, label="Quality of the file"
             )
             made["format"] = gr.Dropdown(label="Format", choices=["mp4", "webm", "gif", "png"], value="mp4")
@@ -190,27 +198,9 @@ class Form:
 
     def _connect(self) -> None:
         made = self.elements
-        strengths = [made[name] for name in STRENGTHS]
-        asked = [self._preset, made["model"], made["method"]]
-        for chosen in (self._preset.input, made["model"].input, made["method"].input):
-            chosen(self._strengths, inputs=asked, outputs=strengths, **QUIET)
-        for strength in strengths:
-            if isinstance(strength, gr.Slider):
-                strength.input(lambda: _OWN, outputs=[self._preset], **QUIET)
-        # Gradio's radio buttons report another's hand as a user's, so that the value has to tell.
-        tokens = made["negative_tokens"]
-        tokens.input(self._unless_suggested, inputs=[tokens, *asked], outputs=[self._preset], **QUIET)
-        self._recipe.input(
-            self._example,
-            inputs=[self._recipe, made["model"], made["method"]],
-            outputs=[made["prompt"], made["negative_prompt"], *strengths, self._preset, self.said],
-            **QUIET,
-        )
+        self._suggestions.connect(made, self.said)
         made["model"].input(
-            lambda model: [self._offered(model or ""), gr.update(info=fitting.world(model or ""))],
-            inputs=[made["model"]],
-            outputs=[self._recipe, made["prompt"]],
-            **QUIET,
+            world.told, inputs=[made["model"]], outputs=[made[name] for name in world.HINTED], **QUIET
         )
         made["model"].input(
             fitting.fitted,
@@ -234,39 +224,6 @@ class Form:
         )
         self._refresh.click(self._lists, outputs=lists, **QUIET)
 
-    def _strengths(self, preset: str, model: str | None, method: str) -> list[Any]:
-        if preset == _OWN:
-            return [gr.update()] * len(STRENGTHS)
-        values = self._desk.strengths(model or "", strong=preset == _STRONG, method=method)
-        return [gr.update(value=values[name]) for name in STRENGTHS]
-
-    def _unless_suggested(self, tokens: str, preset: str, model: str | None, method: str) -> Any:
-        values = self._desk.strengths(model or "", strong=preset == _STRONG, method=method)
-        return gr.update() if tokens == values["negative_tokens"] else _OWN
-
-    def _offered(self, model: str) -> Any:
-        return gr.update(choices=self._desk.recipes(model), value=None)
-
-    def _example(self, recipe: str | None, model: str | None, method: str) -> list[Any]:
-        """The recipe's example, its values on top of the usual ones."""
-        nothing = [gr.update()] * (len(STRENGTHS) + 3)
-        if not recipe:
-            return [*nothing, ""]
-        try:
-            example = self._desk.example(recipe, model or "")
-        except VSFError as error:
-            return [*nothing, say(str(error), bad=True)]
-        own = example.of(method)
-        values = {**self._desk.strengths(model or "", method=method), **own}
-        seen = "nobody has measured it" if example.seen == UNMEASURED else f"seen: {example.seen}"
-        return [
-            example.prompt,
-            example.negative_prompt,
-            *(values[name] for name in STRENGTHS),
-            _OWN if own else _USUAL,
-            say(f"{recipe}: press Generate ({seen})"),
-        ]
-
     def _lists(self) -> list[Any]:
         """What lies in the folders now."""
         shelf = self._desk.shelf
@@ -284,4 +241,6 @@ def _with_lora(chosen: str | None, lines: str) -> list[Any]:
 
 def _control(name: str, value: float | str | None = None) -> Any:
     item = field(name)
-    return control(item, f"vsf_video_{name}", label=item.label.replace("VSF", "Video"), value=value)
+    return control(
+        item, f"vsf_video_{name}", label=item.label.replace("VSF", "Video"), value=value, slider_class=Slider
+    )

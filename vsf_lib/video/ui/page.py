@@ -12,16 +12,18 @@ from typing import Any
 
 import gradio as gr
 
-from vsf_lib.controls import seen
+from vsf_lib.controls import QUIET, seen
 from vsf_lib.errors import SettingsError, VSFError
+from vsf_lib.pages.kept import keep_form, kept_form
+from vsf_lib.pages.said import say
+from vsf_lib.pages.words import on_page
 from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.queue import RUNNING, WAITING
+from vsf_lib.video.queue import RUNNING, WAITING, Entry
 from vsf_lib.video.ui import told
 from vsf_lib.video.ui.downloads import DownloadPanel
-from vsf_lib.video.ui.form import QUIET, Form
-from vsf_lib.video.ui.words import say
+from vsf_lib.video.ui.form import Form
 
 _PERIOD = 1.0
 """Seconds between two looks at the queue."""
@@ -39,7 +41,7 @@ _QUEUE_ACTS = {
     "edit": "Edit",
     "remove": "Remove",
 }
-_HISTORY_ACTS = {"again": "Again", "folder": "Open folder", "delete": "Delete file"}
+_HISTORY_ACTS = {"again": "Again", "folder": "Open folder", "forget": "Remove", "delete": "Delete file"}
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -68,8 +70,9 @@ class _Page:
         self._seen = gr.State({})
         self._chosen = gr.State(0)
         self._editing = gr.State(0)
+        self._kept = gr.Textbox(visible=seen(False), container=False)
         with gr.Row(elem_classes=["vsf-studio"]):
-            with gr.Column(scale=2, min_width=320, elem_classes=["vsf-form"]):
+            with gr.Column(scale=2, min_width=320, elem_classes=["vsf-form", "vsf-typed"]):
                 self._form = Form(desk, self._build_buttons)
                 self._said = self._form.said
                 with gr.Column(elem_classes=["vsf-settings"]):
@@ -127,27 +130,29 @@ class _Page:
     def connect(self, blocks: gr.Blocks) -> None:
         """The events of all of them."""
         form = [*self._form.elements.values()]
-        look = [self._chosen, self._seen]
+        look = [self._chosen, self._seen, self._said]
         live = [self._now, self._queue, self._history, self._pause, self._video, self._picture]
-        live += [self._infotext, self._film, self._seen]
-        said = [*live, self._said]
+        live += [self._infotext, self._film, self._said, self._seen]
         guarded, restore = self._guarded, self._restore
 
-        added = self._generate.click(self._add, inputs=[*form], outputs=[self._said, self._chosen], **QUIET)
+        added = self._generate.click(
+            self._add, inputs=[*form], outputs=[self._said, self._chosen],
+            js=keep_form("video", self._form.elements), **QUIET,
+        )  # fmt: skip
         added.then(self._look, inputs=look, outputs=live, **QUIET)
         self._save.click(
             self._save_job,
             inputs=[*look, self._editing, *form],
-            outputs=[*said, self._save],
+            outputs=[*live, self._save],
             **QUIET,
         )
-        self._pause.click(guarded(self._pause_or_go), inputs=look, outputs=said, **QUIET)
-        self._free.click(guarded(self._free_memory), inputs=look, outputs=said, **QUIET)
+        self._pause.click(guarded(self._pause_or_go), inputs=look, outputs=live, **QUIET)
+        self._free.click(guarded(self._free_memory), inputs=look, outputs=live, **QUIET)
         for name, button in self._acts.items():
             if name == "edit":
                 continue
             act = functools.partial(self._act, name)
-            button.click(guarded(act), inputs=[*look, self._chosen], outputs=said, **QUIET)
+            button.click(guarded(act), inputs=[*look, self._chosen], outputs=live, **QUIET)
         self._acts["edit"].click(
             self._edit, inputs=[self._chosen],
             outputs=[*self._form.outputs, self._said, self._editing, self._save], **QUIET,
@@ -172,6 +177,9 @@ class _Page:
         if self._downloads is not None:
             self._downloads.connect()
         self._install.click(self._set_up, outputs=[self._packages, self._said])
+        blocks.load(
+            self._form.kept, inputs=[self._kept], outputs=self._form.outputs, js=kept_form("video"), **QUIET
+        )
         gr.Timer(_PERIOD).tick(self._look, inputs=look, outputs=live, **QUIET)
         blocks.load(self._look, inputs=look, outputs=live, **QUIET)
         blocks.load(lambda: gr.update(visible=bool(self._desk.lacks())), outputs=[self._packages], **QUIET)
@@ -179,14 +187,19 @@ class _Page:
     def _guarded(self, act: Callable[..., str]) -> Callable[..., list[Any]]:
         """An event that shows what `act` says, or its error, and the queue as it is then."""
 
-        def event(chosen: int, seen: dict[str, Any], *values: Any) -> list[Any]:
+        def event(chosen: int, seen: dict[str, Any], _: str, *values: Any) -> list[Any]:
             try:
                 said = say(act(*values))
             except VSFError as error:
-                said = say(str(error), bad=True)
-            return [*self._look(chosen, seen), said]
+                said = say(on_page(str(error)), bad=True)
+            return self._saying(said, chosen, seen)
 
         return event
+
+    def _saying(self, said: str, chosen: int, seen: dict[str, Any]) -> list[Any]:
+        """What there is to see, with `said` above it."""
+        *shown, _, fresh = self._look(chosen, seen)
+        return [*shown, said, fresh]
 
     def _restore(self, get: Callable[[Any], VideoJob]) -> Callable[[Any], list[Any]]:
         """An event that fills the form with a job."""
@@ -198,7 +211,7 @@ class _Page:
             try:
                 return [*self._form.filled(get(value)), say("the parameters are in the form")]
             except VSFError as error:
-                return [*nothing, say(str(error), bad=True)]
+                return [*nothing, say(on_page(str(error)), bad=True)]
 
         return event
 
@@ -208,28 +221,38 @@ class _Page:
             id = self._desk.add(self._form.values(*values))
             notes = self._desk.queue.entry(id).job.notes
         except VSFError as error:
-            return [say(str(error), bad=True), gr.update()]
+            return [say(on_page(str(error)), bad=True), gr.update()]
         paused = ", which is paused" if self._desk.queue.paused else ""
         return ["".join(map(say, (f"job {id} is in the queue{paused}", *notes))), id]
 
     def _edit(self, id: int) -> list[Any]:
         """The job in the form, and a button that puts it back."""
-        if not id:
-            return [*[gr.update()] * len(self._form.outputs), say(_NONE_CHOSEN, bad=True), 0, gr.update()]
-        filled = self._restore(lambda id: self._desk.queue.entry(id).job)(id)
         try:
-            waits = self._desk.queue.entry(id).state == WAITING
-        except VSFError:
-            waits = False
-        return [*filled, id, gr.update(visible=waits, value=f"Save job {id}")]
+            entry = self._queued(id)
+        except VSFError as error:
+            nothing = [gr.update()] * len(self._form.outputs)
+            return [*nothing, say(on_page(str(error)), bad=True), 0, gr.update(visible=False)]
+        filled = self._restore(lambda entry: entry.job)(entry)
+        return [*filled, id, gr.update(visible=entry.state == WAITING, value=f"Save job {id}")]
 
-    def _save_job(self, chosen: int, seen: dict[str, Any], id: int, *values: Any) -> list[Any]:
+    def _save_job(self, chosen: int, seen: dict[str, Any], _: str, id: int, *values: Any) -> list[Any]:
         """The button stays until it has worked, or the edits would be lost."""
         try:
             self._desk.save(id, self._form.values(*values))
         except VSFError as error:
-            return [*self._look(chosen, seen), say(str(error), bad=True), gr.update()]
-        return [*self._look(chosen, seen), say(f"job {id} is changed"), gr.update(visible=False)]
+            return [*self._saying(say(on_page(str(error)), bad=True), chosen, seen), gr.update()]
+        return [*self._saying(say(f"job {id} is changed"), chosen, seen), gr.update(visible=False)]
+
+    def _queued(self, id: int) -> Entry:
+        """The job that is chosen; raises SettingsError for none, and for one of the history."""
+        if not id:
+            raise SettingsError(_NONE_CHOSEN)
+        entry = self._desk.queue.entry(id)
+        if entry.state not in (WAITING, RUNNING):
+            raise SettingsError(
+                f"job {id} is {entry.state}: choose one in the queue, or a button of the history"
+            )
+        return entry
 
     def _pause_or_go(self) -> str:
         queue = self._desk.queue
@@ -241,6 +264,8 @@ class _Page:
         desk, queue = self._desk, self._desk.queue
         if not id and name != "folder":
             raise SettingsError(_NONE_CHOSEN)
+        if name in _QUEUE_ACTS:
+            self._queued(id)
         said = ""
         if name == "cancel":
             said = desk.cancel(id)
@@ -252,7 +277,7 @@ class _Page:
             said = f"job {queue.duplicate(id)} is in the queue"
         elif name == "again":
             said = f"job {queue.again(id)} is in the queue"
-        elif name == "remove":
+        elif name in ("remove", "forget"):
             queue.remove(id)
         elif name == "folder":
             desk.open_folder(id)
@@ -276,18 +301,18 @@ class _Page:
         try:
             self._desk.install()
         except VSFError as error:
-            return [gr.update(), say(str(error), bad=True)]
+            return [gr.update(), say(on_page(str(error)), bad=True)]
         return [gr.update(visible=False), say("the packages are there")]
 
-    def _look(self, id: int, seen: dict[str, Any]) -> list[Any]:
+    def _look(self, id: int, seen: dict[str, Any], said: str = "") -> list[Any]:
         """Updates of all that shows the queue; what is as it was `seen` is left alone, to be scrolled and
-        played in peace."""
+        played in peace. What is `said` of a job that has ended since is taken away."""
         try:
             queue, paused = self._desk.queue.entries(RUNNING, WAITING), self._desk.queue.paused
             history = self._desk.queue.history(_HISTORY)
             now = told.running(self._desk, queue)
         except VSFError as error:
-            return [say(str(error), bad=True), *[gr.update()] * 7, seen]
+            return [say(on_page(str(error)), bad=True), *[gr.update()] * 8, seen]
         chosen = next((entry for entry in [*queue, *history] if entry.id == id), None)
         shown = (chosen.path, chosen.infotext) if chosen else ("", "")
         if chosen in queue and seen.get("shown"):
@@ -300,6 +325,7 @@ class _Page:
             ),
             "paused": paused,
             "shown": shown,
+            "busy": id if chosen in queue else 0,
         }
         changed = {name for name, value in fresh.items() if seen.get(name) != value}
         lists = [
@@ -312,6 +338,7 @@ class _Page:
             *lists,
             pause if "paused" in changed else gr.update(),
             *(told.shown(*shown) if "shown" in changed else [gr.update()] * 4),
+            "" if "busy" in changed and f"job {seen.get('busy')} " in said else gr.update(),
             fresh,
         ]
 

@@ -16,11 +16,11 @@ import gradio as gr
 
 from vsf_lib.controls import seen
 from vsf_lib.metadata import COMPARISON
+from vsf_lib.pages.said import bar, film, say
 from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.progress import overview, spoken
 from vsf_lib.video.queue import DONE, WAITING, Entry
-from vsf_lib.video.ui.words import bar, film, say
 
 
 def copies(path: Path, cache: Path) -> list[Path]:

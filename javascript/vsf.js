@@ -1,4 +1,4 @@
-// What the page does in the browser alone; the rest is gradio's.
+// What the pages do in the browser alone, in a WebUI and on their own; the rest is gradio's.
 (() => {
     // Gradio moves what is typed beside a slider to the nearer end, and nothing at all to 0, as the field loses
     // the focus. The server says what is wrong with it instead.
@@ -12,10 +12,11 @@
         window.addEventListener(kind, (event) => {
             const dragged = event.dataTransfer;
             if (event.defaultPrevented || !dragged || ![...dragged.types].includes('Files')) return;
-            event.preventDefault();
             const input = zone()?.querySelector('input[type=file]');
-            if (kind === 'dragover') dragged.dropEffect = input ? 'copy' : 'none';
-            else if (input && dragged.files.length) {
+            if (!input) return;  // another part of a WebUI has the word
+            event.preventDefault();
+            if (kind === 'dragover') dragged.dropEffect = 'copy';
+            else if (dragged.files.length) {
                 input.files = dragged.files;
                 input.dispatchEvent(new Event('change', {bubbles: true}));
             }

@@ -1,8 +1,8 @@
 """What a browser keeps of the page, so that neither a reload nor a restart of the server loses it.
 
-Owns the names and the small scripts: the form as it was sent the last time, and the key of the job that runs.
-Each tab keeps its own key; the last one's is there for a tab that comes after another was closed. And the way
-of a form's values back into its elements.
+Owns the names and the small scripts: the forms as they were sent the last time, which of the page's tabs is
+open, and the key of the picture's job that runs. Each tab of the browser keeps its own key; the last one's is
+there for one that comes after another was closed. And the way of a form's values back into its elements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import gradio as gr
 
 from vsf_lib.controls import shown
 
-_FORM, _JOB = "vsf-image-form", "vsf-image-job"
+_JOB, _TAB = "vsf-image-job", "vsf-tab"
 NOTHING = "() => null"
 # A browser may be told to keep nothing, and then throws.
 KEEP_JOB = f"""(job) => {{
@@ -29,19 +29,31 @@ KEPT_JOBS = f"""() => {{
     try {{ return [sessionStorage, localStorage].map((place) => place.getItem('{_JOB}') ?? ''); }} catch {{}}
     return ['', ''];
 }}"""
-KEPT_FORM = f"""() => {{
-    try {{ return localStorage.getItem('{_FORM}') ?? ''; }} catch {{ return ''; }}
+KEPT_TAB = f"""() => {{
+    try {{ return sessionStorage.getItem('{_TAB}') ?? ''; }} catch {{ return ''; }}
 }}"""
 
 
-def keep_form(names: Iterable[str]) -> str:
-    """A script that keeps the values of a form, by these names, as they are sent."""
+def keep_tab(name: str) -> str:
+    """A script that keeps which tab this page of the browser shows."""
+    return f"() => {{ try {{ sessionStorage.setItem('{_TAB}', '{name}'); }} catch {{}} }}"
+
+
+def keep_form(page: str, names: Iterable[str]) -> str:
+    """A script that keeps the values of a page's form, by these names, as they are sent."""
     return f"""(...values) => {{
     try {{
         const kept = Object.fromEntries({json.dumps([*names])}.map((name, at) => [name, values[at]]));
-        localStorage.setItem('{_FORM}', JSON.stringify(kept));
+        localStorage.setItem('vsf-{page}-form', JSON.stringify(kept));
     }} catch {{}}
     return values;
+}}"""
+
+
+def kept_form(page: str) -> str:
+    """A script that hands them back as JSON, or nothing."""
+    return f"""() => {{
+    try {{ return localStorage.getItem('vsf-{page}-form') ?? ''; }} catch {{ return ''; }}
 }}"""
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.images.request import LARGEST_SEED
+from vsf_lib.pages.words import label
 from vsf_lib.settings import fields
-from vsf_lib.studio.words import label
 
 RANDOM = -1
 """The seed that stands for another one each time, as in every WebUI."""

@@ -172,10 +172,13 @@ def test_without_the_packages_nothing_is_queued(desk, monkeypatch):
 
 
 def test_a_public_server_installs_deletes_and_reads_nothing_of_its_visitors_choice(places, tmp_path):
-    desk = Desk(places, Rights(install=False, paths=False, delete=False, open_folder=False))
-    with pytest.raises(SettingsError, match="public page"):
+    rights = Rights(
+        install=False, paths=False, delete=False, open_folder=False, privately="start it without --listen"
+    )
+    desk = Desk(places, rights)
+    with pytest.raises(SettingsError, match="public page: start it without --listen"):
         desk.install()
-    with pytest.raises(SettingsError, match="public page"):
+    with pytest.raises(SettingsError, match="public page: start it without --listen"):
         desk.fetch("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
     with pytest.raises(SettingsError, match="not opened"):
         desk.open_folder()

@@ -221,7 +221,7 @@ def test_a_job_comes_into_the_form_with_its_preset(desk, page):
 
 def test_what_was_said_of_a_job_goes_when_it_has_ended(desk, page):
     said, id = page._add(*(shown(page._form, full(desk))[name] for name in page._form.elements))
-    looked = page._look(id, {}, said)
+    looked = page._look(id, {"busy": 99}, None)
     assert looked[-2] == gr.update(), "it waits"
     desk.queue.paused = False
     desk.queue.take()
@@ -232,7 +232,7 @@ def test_what_was_said_of_a_job_goes_when_it_has_ended(desk, page):
     assert page._look(id, other[-1], "the prompt is empty")[-2] == gr.update(), "of something else"
     after = page._look(id, looked[-1], said)
     assert after[-2] == ""
-    assert page._look(id, after[-1], "again")[-2] == gr.update()
+    assert page._look(id, after[-1], None)[-2] == gr.update(), "as a page begins"
 
 
 def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, monkeypatch):

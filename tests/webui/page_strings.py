@@ -24,15 +24,15 @@ from unittest.mock import patch
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "docs" / "localization-template.json"
 LANGUAGES = ROOT / "localizations"
-_SPOKEN = ("vsf_lib/video/ui", "vsf_lib/video/desk.py", "vsf_lib/video/job.py",
+_SPOKEN = ("vsf_lib/controls.py", "vsf_lib/pages/suggestions.py", "vsf_lib/video/ui", "vsf_lib/video/desk.py", "vsf_lib/video/job.py",
            "vsf_lib/video/lora.py", "vsf_lib/webui/support.py")  # fmt: skip
 """Code whose messages reach the page as they are."""
 _NAMES = re.compile(r"VSF|vsf|nag|nasa|wan|mp4|webm|gif|png|LoRAs|[\w.-]+/[\w./-]+")
 """What is the same in every language."""
 _PARTS = frozenset({
     "text encoder", "the last one", "its file is gone", "the job", "VSF frames", "VSF fps", "VSF flow shift",
-    "VSF dropped frames", "VSF loras", "VSF VAE", "VSF text encoder",
-    "only a page that is for this machine alone does that", "nobody has measured it",
+    "VSF dropped frames", "VSF loras", "VSF VAE", "VSF text encoder", "the video", "its folder",
+    "nobody has measured it",
 })  # fmt: skip
 """What the page shows only as part of something longer."""
 

@@ -50,6 +50,7 @@ def test_a_public_webui_lets_its_visitors_watch_and_queue_alone(webui: Any) -> N
     assert folders.rights() == Rights(install=False, paths=False, delete=False, open_folder=False)
     webui.shared.cmd_opts = SimpleNamespace(disable_extension_access=False, hide_ui_dir_config=True)
     assert folders.rights() == Rights(open_folder=False)
+    assert "without --listen" in folders.rights().privately, "the remedy is this host's"
 
 
 def test_models_are_looked_for_where_this_webui_has_them(webui: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Rights:
     """Have this machine show a folder in its file manager."""
     free: bool = True
     """Have the program give memory back."""
-    privately: str = "open the page for this machine alone"
+    privately: str = field(default="open the page for this machine alone", compare=False)
     """What the owner does to have the rest."""
 
 

@@ -304,7 +304,7 @@ class _Page:
             return [gr.update(), say(on_page(str(error)), bad=True)]
         return [gr.update(visible=False), say("the packages are there")]
 
-    def _look(self, id: int, seen: dict[str, Any], said: str = "") -> list[Any]:
+    def _look(self, id: int, seen: dict[str, Any], said: str | None = "") -> list[Any]:
         """Updates of all that shows the queue; what is as it was `seen` is left alone, to be scrolled and
         played in peace. What is `said` of a job that has ended since is taken away."""
         try:
@@ -338,7 +338,7 @@ class _Page:
             *lists,
             pause if "paused" in changed else gr.update(),
             *(told.shown(*shown) if "shown" in changed else [gr.update()] * 4),
-            "" if "busy" in changed and f"job {seen.get('busy')} " in said else gr.update(),
+            "" if "busy" in changed and f"job {seen.get('busy')} " in (said or "") else gr.update(),
             fresh,
         ]
 

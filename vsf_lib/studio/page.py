@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from vsf_lib.controls import QUIET
@@ -14,20 +16,22 @@ from vsf_lib.video.ui.page import place
 
 def build(images: ImageDesk, videos: Desk) -> gr.Blocks:
     """The page as gradio blocks."""
-    with gr.Blocks(analytics_enabled=False, title="VSF studio", fill_width=True) as blocks, gr.Tabs() as tabs:
-        with gr.Tab("Image", id="image", elem_id="vsf_tab_image") as image:
-            ImageTab(images).connect(blocks)
-        with gr.Tab("Video", id="video", elem_id="vsf_tab_video") as video:
-            place(videos, blocks)
+    with gr.Blocks(analytics_enabled=False, title="VSF studio", fill_width=True) as blocks:
+        with gr.Tabs() as tabs:
+            with gr.Tab("Image", id="image", elem_id="vsf_tab_image") as image:
+                ImageTab(images).connect(blocks)
+            with gr.Tab("Video", id="video", elem_id="vsf_tab_video") as video:
+                place(videos, blocks)
         for tab in (image, video):
             tab.select(None, js=keep_tab(str(tab.id)))
         kept = gr.Textbox(visible="hidden", container=False)
-        blocks.load(
-            lambda id: gr.Tabs(selected=id or "image"), inputs=[kept], outputs=[tabs], js=KEPT_TAB, **QUIET
-        )
+        blocks.load(_opened, inputs=[kept], outputs=[tabs], js=KEPT_TAB, **QUIET)
     return blocks
 
 
-def _opened(kept: str) -> gr.Tabs:
-    """The tab that this browser's page showed before it was loaded anew."""
-    return gr.Tabs(selected="video" if kept == "video" else "image")
+def _opened(kept: str) -> Any:
+    """An update to the tab that this browser's page showed before it was loaded anew.
+
+    None to the first one, which is open: gradio's page stands still when it is told so.
+    """
+    return gr.update(selected="video") if kept == "video" else gr.skip()

@@ -24,8 +24,15 @@ from unittest.mock import patch
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "docs" / "localization-template.json"
 LANGUAGES = ROOT / "localizations"
-_SPOKEN = ("vsf_lib/controls.py", "vsf_lib/pages/suggestions.py", "vsf_lib/video/ui", "vsf_lib/video/desk.py", "vsf_lib/video/job.py",
-           "vsf_lib/video/lora.py", "vsf_lib/webui/support.py")  # fmt: skip
+_SPOKEN = (
+    "vsf_lib/controls.py",
+    "vsf_lib/pages/suggestions.py",
+    "vsf_lib/video/ui",
+    "vsf_lib/video/desk.py",
+    "vsf_lib/video/job.py",
+    "vsf_lib/video/lora.py",
+    "vsf_lib/webui/support.py",
+)
 """Code whose messages reach the page as they are."""
 _NAMES = re.compile(r"VSF|vsf|nag|nasa|wan|mp4|webm|gif|png|LoRAs|[\w.-]+/[\w./-]+")
 """What is the same in every language."""

@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass, replace
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.seeds import LARGEST_SEED as LARGEST_SEED
 from vsf_lib.settings import Settings, field
 from vsf_lib.sweep import Plan
 

@@ -6,17 +6,12 @@ Bounds stay where they are checked for everybody, in Settings and `resolve`. Kno
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from vsf_lib.errors import SettingsError
-from vsf_lib.images.request import LARGEST_SEED
 from vsf_lib.pages.words import label
 from vsf_lib.settings import fields
-
-RANDOM = -1
-"""The seed that stands for another one each time, as in every WebUI."""
 
 
 def settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,21 +28,6 @@ def settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
                 f"{label(item.label)} is empty, but must be a number from {item.low:g} to {item.high:g}"
             )
     return given
-
-
-def seed(value: Any) -> int:
-    """The seed; of nothing and of `RANDOM` a new one. Raises SettingsError."""
-    if value in (None, ""):
-        return _new_seed()
-    number = _whole("seed", value)
-    if number == RANDOM:
-        return _new_seed()
-    if not 0 <= number <= LARGEST_SEED:
-        raise SettingsError(
-            f"seed is {number}, but must be a whole number from 0 to {LARGEST_SEED}, or {RANDOM} for a new "
-            "one each time"
-        )
-    return number
 
 
 def count(name: str, value: Any, most: int) -> int:
@@ -78,7 +58,3 @@ def _whole(name: str, value: Any) -> int:
     if not number.is_integer():
         raise SettingsError(f"{name} is {value}, but must be a whole number")
     return int(value) if isinstance(value, int) else int(number)
-
-
-def _new_seed() -> int:
-    return secrets.randbelow(LARGEST_SEED + 1)

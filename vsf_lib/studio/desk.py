@@ -21,10 +21,11 @@ from vsf_lib.images.request import MOST_STEPS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.images.row import Row
 from vsf_lib.jobs.locks import turn
-from vsf_lib.pages.numbers import count, optional, seed, settings_given
+from vsf_lib.pages.numbers import count, optional, settings_given
 from vsf_lib.preset_choice import strengths
 from vsf_lib.recipes import FLUX, Example, family, offered, recipe_named
 from vsf_lib.scenes.model import MODELS, check_words
+from vsf_lib.seeds import seed_given
 from vsf_lib.settings import SHARING
 from vsf_lib.studio.history import History
 from vsf_lib.studio.shelf import ImageShelf
@@ -117,7 +118,7 @@ class ImageDesk:
         own["size"] = str(own["size"] or "").strip() or None
         own["guidance_scale"] = optional("guidance scale", str(own["guidance_scale"] or ""))
         own["steps"] = count("steps", own["steps"], MOST_STEPS)
-        own["seed"] = seed(own["seed"])
+        own["seed"] = seed_given(own["seed"])
         negative = bool(str(given.get("negative_prompt") or "").strip())
         guides = negative and given.get("method") != "off"
         asked = Asked(**own, given=given)

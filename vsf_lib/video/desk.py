@@ -11,10 +11,11 @@ from typing import Any
 
 from vsf_lib.errors import OutputError, SettingsError
 from vsf_lib.files import check_keeps, show_folder
-from vsf_lib.pages.numbers import seed, settings_given
+from vsf_lib.pages.numbers import settings_given
 from vsf_lib.preset_choice import strengths
 from vsf_lib.presets import WAN
 from vsf_lib.recipes import WAN21, Example, offered, recipe_named
+from vsf_lib.seeds import seed_given
 from vsf_lib.settings import Settings
 from vsf_lib.video import overlay
 from vsf_lib.video.comparison import delete_still
@@ -137,7 +138,7 @@ class Desk:
         for name, automatic in AUTOMATIC.items():
             if name in own and own[name] in (None, automatic):
                 own[name] = None
-        own["seed"] = seed(own.get("seed"))
+        own["seed"] = seed_given(own.get("seed"))
         settings = Settings.create(**given)
         if settings.method == "off" or not settings.negative_prompt:
             own["compare"] = False  # both halves would be the same

@@ -5,21 +5,20 @@ Owns the arrangement; what the values mean is `ImageDesk`'s, and labels and boun
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import gradio as gr
 
 from vsf_lib.controls import BASELINES, QUIET, control, shown_for
-from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS
+from vsf_lib.images.request import DEVICES, DTYPES, OFFLOADS
 from vsf_lib.images.resolve import usual_steps
 from vsf_lib.pages import world
 from vsf_lib.pages.kept import read_form, updates
-from vsf_lib.pages.numbers import RANDOM
 from vsf_lib.pages.slider import Slider
 from vsf_lib.pages.suggestions import Suggestions
 from vsf_lib.pages.words import label
 from vsf_lib.scenes.model import NAME
+from vsf_lib.seeds import RANDOM, new_seed
 from vsf_lib.settings import Settings, field, fields
 from vsf_lib.studio.desk import ImageDesk, Restored
 from vsf_lib.sweep import MOST_FPS, USUAL_FPS, swept_name
@@ -236,7 +235,7 @@ class Form:
             outputs=[*self._rows.values(), made["sweep"]],
             **QUIET,
         )
-        self._dice.click(lambda: secrets.randbelow(LARGEST_SEED + 1), outputs=[made["seed"]], **QUIET)
+        self._dice.click(lambda: new_seed(), outputs=[made["seed"]], **QUIET)
 
     def _control(self, name: str) -> Any:
         item = field(name)

@@ -13,10 +13,10 @@ import gradio as gr
 from vsf_lib.controls import BASELINES, QUIET, control, shown_for
 from vsf_lib.pages import world
 from vsf_lib.pages.kept import read_form, updates
-from vsf_lib.pages.numbers import RANDOM
 from vsf_lib.pages.slider import Slider
 from vsf_lib.pages.suggestions import Suggestions
 from vsf_lib.scenes.model import WAN
+from vsf_lib.seeds import RANDOM
 from vsf_lib.settings import field, fields
 from vsf_lib.video.desk import AUTOMATIC, Desk
 from vsf_lib.video.job import MOST_FRAMES, SIZES, STRIDE, Lora, VideoJob

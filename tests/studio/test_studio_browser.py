@@ -249,3 +249,25 @@ def test_files_are_served_from_the_outputs_alone(served: Served, tmp_path: Path)
         queue.write_bytes(b"")
     refused = (beside, secret, queue, Path(__file__))
     assert [status(path) for path in (inside, *refused)] == [200, 403, 403, 403, 403]
+
+
+def test_a_page_that_is_loaded_anew_shows_the_same_tab(page: StudioPage) -> None:
+    """With gradio a page also stands still that is told to open the tab which is open."""
+
+    def opened() -> str:
+        tabs = page.driver.find_elements("css selector", "button[role=tab][aria-selected=true]")
+        return tabs[0].text if tabs else ""
+
+    for name in ("Video", "Image"):
+        page.driver.execute_script(
+            "[...document.querySelectorAll('button[role=tab]')].find((one) => one.innerText.trim() === "
+            "arguments[0]).click()",
+            name,
+        )
+        page.until(lambda: opened() == name, "not opened")  # noqa: B023
+        page.driver.refresh()
+        page.until(lambda: page.driver.find_elements("css selector", "button[role=tab]"), "no page")
+        time.sleep(3)
+        page.until(lambda: opened() == name, f"{name} is not opened again")  # noqa: B023
+        shown = "#vsf_video_prompt textarea" if name == "Video" else "#vsf_image_prompt textarea"
+        page.until(lambda: page.shows(shown), "the tab is empty")  # noqa: B023

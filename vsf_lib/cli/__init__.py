@@ -58,7 +58,7 @@ _COMMANDS = {
     ("bench", "evidence"): _Command(
         "vsf_lib.bench.evidence", "write docs/evidence.md from what was measured"
     ),
-    ("scenes", "train"): _Command("vsf_lib.scenes.training.command", "train the small built-in model again"),
+    ("scenes", "train"): _Command("vsf_lib.scenes.training.command", "train a small built-in model again"),
 }
 
 

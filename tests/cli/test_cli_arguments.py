@@ -73,7 +73,10 @@ def test_every_setting_is_a_flag(run):
         ((*CAR, "--guidance-scale", "0.5"), "guidance scale is 0.5"),
         ((*CAR, "--steps", "0"), "steps is 0"),
         ((*CAR, "--batch", "0"), "batch is 0"),
-        ((*CAR, "--seed", "-1"), "seed is -1"),
+        (
+            (*CAR, "--seed", "-2"),
+            "seed is -2, but must be a whole number from 0 to 4294967295, or -1",
+        ),
         ((*CAR, "--seed", str(2**32)), f"seed is {2**32}"),
         ((*CAR, "--seed", str(2**32 - 1), "--batch", "2"), f"from 0 to {2**32 - 2}"),
         ((*CAR, "--size", "big"), "like 1024x768"),

@@ -156,6 +156,16 @@ def test_random_seed_is_told_and_recorded(run, model):
     assert outcome.err == f"note: seed {seed}\n"
 
 
+def test_minus_one_is_a_random_seed_too_and_wins_over_a_picture(run, model):
+    seeds = []
+    for words in ((*CAR, "--out", "first.png"), ("generate", "--from-image", "first.png", "--batch", "2")):
+        outcome = run(*words, "--model", model, "--seed", "-1")
+        seed = parse_parameters(read_png(outcome.out.splitlines()[0])).seed
+        assert f"note: seed {seed}\n" in outcome.err
+        seeds.append(seed)
+    assert seeds[0] != seeds[1]
+
+
 @pytest.mark.parametrize("words", [(), ("--negative-prompt", " "), ("--alpha", "3")])
 def test_without_a_negative_prompt_one_note_and_no_claim(run, model, words):
     outcome = run(*CAR, *words, "--model", model, "--seed", "1")

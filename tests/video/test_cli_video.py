@@ -17,6 +17,7 @@ from vsf_lib.cli import main
 from vsf_lib.cli.video import resolve
 from vsf_lib.presets import preset_for
 from vsf_lib.video.files import read_infotext
+from vsf_lib.video.job import VideoJob
 
 
 @pytest.fixture
@@ -64,6 +65,10 @@ def test_a_video_and_the_same_once_more(run, tmp_path):
         (["--method", "vsf", "--negative-prompt", "x", "--start", "0.6", "--end", "0.7"], "none of 2 steps"),
         (["--from-file", "gone.mp4"], "there is no file gone.mp4"),
         (["--quality", "11"], "quality is 11"),
+        (
+            ["--seed", "-2"],
+            "seed is -2, but must be a whole number from 0 to 4294967295, or -1 for a new one",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_before_anything_is_loaded(run, tmp_path, words, says):
@@ -95,3 +100,14 @@ def test_flags_win_over_the_preset(monkeypatch):
     for more, alpha in zip(([], ["--preset", "strong"]), wanted, strict=True):
         settings = resolve(parser.parse_args([*words, *more])).settings
         assert (settings.method, settings.alpha) == ("difference", alpha)
+
+
+def test_minus_one_is_a_random_seed_that_is_told_and_recorded(run):
+    code, out, err = run(*SMALL, "--seed", "-1")
+    assert code == 0
+    seed = VideoJob.from_infotext(read_infotext(Path(out.strip()))).seed
+    assert f"note: seed {seed}\n" in err
+    code, out, err = run("--from-file", out.strip(), "--seed", "-1")
+    other = VideoJob.from_infotext(read_infotext(Path(out.strip()))).seed
+    assert f"note: seed {other}\n" in err
+    assert other != seed

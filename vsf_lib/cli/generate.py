@@ -15,13 +15,14 @@ from vsf_lib.cli.console import Progress, note, result
 from vsf_lib.cli.guidance import add_guidance, explicit
 from vsf_lib.cli.output import PICTURES, Output, open_output
 from vsf_lib.cli.recipe import LIST, add_recipe, tell_recipes
+from vsf_lib.cli.seed import add_seed, is_random
 from vsf_lib.cli.sweep import add_sweep, check_file, files_for
 from vsf_lib.errors import ModelError, is_out_of_memory
 from vsf_lib.images.asked import Asked
 from vsf_lib.images.model import Model, find_model
 from vsf_lib.images.plans import FILMS
 from vsf_lib.images.remarks import other_weights, remarks
-from vsf_lib.images.request import DEVICES, DTYPES, LARGEST_SEED, OFFLOADS, Request
+from vsf_lib.images.request import DEVICES, DTYPES, OFFLOADS, Request
 from vsf_lib.images.resolve import resolve
 from vsf_lib.metadata import format_parameters, write_png
 from vsf_lib.scenes.model import MODELS, NAME, check_words
@@ -48,12 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     picture = parser.add_argument_group("the picture")
     picture.add_argument("--steps", type=int, metavar="N", help="default: what suits the model")
-    picture.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        help=f"0 to {LARGEST_SEED} (default: a random one, told and recorded)",
-    )
+    add_seed(picture)
     picture.add_argument("--size", metavar="WxH", help="in pixels, or one number (default: the model's own)")
     picture.add_argument("--batch", type=int, metavar="N", help="so many pictures, of seeds N, N+1, ...")
     picture.add_argument(
@@ -145,7 +141,7 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
         *other_weights(request, model, str(args.from_image)),
         *remarks(request, model, folder),
     ]
-    if args.seed is None and args.from_image is None:
+    if is_random(args.seed, repeats=args.from_image is not None):
         notes.append(f"seed {request.seed}")
     pictures: Iterator[Picture]
     if request.sweep is None:

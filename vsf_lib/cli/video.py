@@ -7,7 +7,6 @@ can be wrong without a model is found before the worker is started.
 from __future__ import annotations
 
 import json
-import secrets
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from vsf_lib.cli.console import note, result
 from vsf_lib.cli.download import LORAS, MODELS, placed
 from vsf_lib.cli.guidance import add_guidance, explicit
 from vsf_lib.cli.output import open_output
+from vsf_lib.cli.seed import add_seed, is_random
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.jobs import messages
 from vsf_lib.metadata import FINGERPRINT, parse_parameters
@@ -24,6 +24,7 @@ from vsf_lib.preset_choice import preset_named
 from vsf_lib.presets import WAN as REAL_WAN
 from vsf_lib.presets import preset_for
 from vsf_lib.scenes.model import SIZE, WAN, WAN_MANY_STEPS
+from vsf_lib.seeds import seed_given
 from vsf_lib.settings import Settings
 from vsf_lib.video import builtin
 from vsf_lib.video.job import SIZES, UNIPC, USUAL_FRAMES, Format, Lora, Offload, VideoJob
@@ -71,7 +72,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"of {UNIPC} (default: {usual['steps'].default}, with {WAN} {small['steps']}, and "
         f"{WAN_MANY_STEPS} without its LoRA)",
     )
-    video.add_argument("--seed", type=int, metavar="N", help="default: a random one, told and recorded")
+    add_seed(video)
     video.add_argument(
         "--guidance-scale", type=float, metavar="X", help="classifier-free guidance, 1 is off (default: 1)"
     )
@@ -136,7 +137,7 @@ def run(args: Namespace) -> int:
     with open_output(args.out, 1, tuple(f".{name}" for name in _FORMATS), FOLDER) as output:
         job = placed(job, download=args.download)
         check(job)
-        if args.seed is None and args.from_file is None:
+        if is_random(args.seed, repeats=args.from_file is not None):
             note(f"seed {job.seed}")
         if args.from_file is not None and not _same_weights(args.from_file, job):
             note(f"{args.from_file} was made with other weights of this model, so the video differs")
@@ -185,7 +186,7 @@ def resolve(args: Namespace) -> VideoJob:
             values[name] = getattr(args, name)
     if args.size is not None:
         values["width"], values["height"] = _size(args.size)
-    values.setdefault("seed", secrets.randbelow(2**32))
+    values["seed"] = seed_given(values.get("seed"))
     negative = older.settings.negative_prompt if older else ""
     values["settings"] = _settings(args, like, model, negative)
     job = VideoJob.create(**values)

@@ -9,14 +9,13 @@ import re
 from dataclasses import dataclass, replace
 
 from vsf_lib.errors import SettingsError
+from vsf_lib.seeds import LARGEST_SEED as LARGEST_SEED
 from vsf_lib.settings import Settings, field
 from vsf_lib.sweep import Plan
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
-LARGEST_SEED = 2**32 - 1
-"""PyTorch's generator on the CPU reads no more bits: a larger seed would repeat a smaller one's picture."""
 MOST_STEPS = 1000
 USUAL_STEPS = 28
 """For a model that no preset knows: the middle of what undistilled models are used with."""

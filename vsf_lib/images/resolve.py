@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from vsf_lib.images.request import (
     DTYPE,
     DTYPES,
     HEATMAP,
-    LARGEST_SEED,
     MOST_STEPS,
     PARTS,
     PROGRAM,
@@ -39,6 +37,7 @@ from vsf_lib.preset_choice import preset_named
 from vsf_lib.presets import UNKNOWN, Preset, preset_for
 from vsf_lib.recipes import Example
 from vsf_lib.scenes.model import MODELS, NAME
+from vsf_lib.seeds import LARGEST_SEED, RANDOM, seed_given
 from vsf_lib.settings import SHARING, Settings
 from vsf_lib.sweep import Plan
 
@@ -68,7 +67,7 @@ def resolve(asked: Asked) -> Request:
     )
     batch = check_within("batch", _first(asked.batch, 1), 1, LARGEST_SEED + 1)
     last = LARGEST_SEED + 1 - batch
-    seed = _first(asked.seed, image.seed if image else secrets.randbelow(last + 1))
+    seed = seed_given(_first(asked.seed, image.seed if image else RANDOM), last)
     steps = check_within(
         "steps", _first(asked.steps, image.steps if image else usual_steps(model)), 1, MOST_STEPS
     )
@@ -86,7 +85,7 @@ def resolve(asked: Asked) -> Request:
         prompt=prompt,
         settings=settings,
         steps=steps,
-        seed=check_within("seed", seed, 0, last),
+        seed=seed,
         size=_size(asked.size) if asked.size is not None else (image.width, image.height) if image else None,
         batch=batch,
         guidance_scale=scale,

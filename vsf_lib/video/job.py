@@ -21,6 +21,7 @@ from vsf_lib.metadata import (
     parse_parameters,
 )
 from vsf_lib.scenes.model import WAN
+from vsf_lib.seeds import LARGEST_SEED
 from vsf_lib.settings import Settings
 from vsf_lib.video import builtin
 from vsf_lib.video.lora import Lora, checked
@@ -73,7 +74,7 @@ class VideoJob(BaseModel):
     """In the file: 4 k + 1."""
     fps: Annotated[int, Field(ge=1, le=120)] = 16
     steps: Annotated[int, Field(ge=1, le=100)] = 8
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     guidance_scale: Annotated[float, Field(ge=1, le=30)] = 1.0
     """Classifier-free guidance, off at 1: distilled models run without it."""
     flow_shift: Annotated[float, Field(gt=0, le=20)] | None = None

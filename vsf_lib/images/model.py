@@ -16,7 +16,7 @@ from typing import Any
 
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.images.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
-from vsf_lib.scenes.model import FOLDER, MODELS, NAME
+from vsf_lib.scenes.model import FOLDER, MODELS, NAME, meant
 
 PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}
 INDEX = "model_index.json"
@@ -123,8 +123,8 @@ def find_model(asked: str, parts: str | None = None) -> Model:
         return Model(_portable(path), inspect(path))
     if not _HUB_ID.fullmatch(asked):
         raise ModelError(
-            f"there is no model {_short(asked)}: pass {', '.join(MODELS)}, a folder in diffusers' format, or "
-            f"a Hugging Face id such as {_EXAMPLE}"
+            f"there is no model {_short(asked)}: {meant(asked, MODELS)}pass {', '.join(MODELS)}, a "
+            f"folder in diffusers' format, or a Hugging Face id such as {_EXAMPLE}"
         )
     return Model(asked, None)
 

@@ -72,6 +72,9 @@ def test_a_video_and_the_same_once_more(run, tmp_path):
         (["--model", "wann"], "there is no folder wann: did you mean wan? Otherwise give the folder"),
         (["--lora", "few-steps:abc"], "the weight 'abc' of the LoRA few-steps is no number"),
         (["--lora", "few-stps"], "did you mean the built-in few-steps?"),
+        (["--model", ""], "the model has no name: give wan, a folder"),
+        (["--model", "scenes"], "that is a built-in model of pictures, for python -m vsf_lib generate"),
+        (["--offload", "x"], "--offload is 'x', but must be one of auto, none, model, group"),
         (["--lora", "x.ckpt"], "x.ckpt is no .safetensors file"),
         (
             ["--compare", "--method", "vsf"],

@@ -71,6 +71,11 @@ class Parser(ArgumentParser):
         if number is not None:
             kind = "a whole number" if number[2] == "int" else "a number"
             message = f"{number[1]} is {number[3]}, but must be {kind}"
+        choice = re.fullmatch(
+            r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL
+        )
+        if choice is not None:
+            message = f"{choice[1]} is {choice[2]}, but must be one of {choice[3].replace(chr(39), '')}"
         raise SettingsError(f"{message} (see {self.prog} --help)")
 
 

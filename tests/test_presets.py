@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from vsf_lib import presets
 from vsf_lib.errors import SettingsError
+from vsf_lib.preset_choice import preset_named, strengths
 from vsf_lib.presets import BASELINES, PRESETS, UNKNOWN, Published, baseline, kinds, preset_for
-from vsf_lib.settings import Settings
+from vsf_lib.settings import Settings, fields
+
+EVIDENCE = Path(__file__).parents[1] / "docs" / "evidence"
 
 
 @pytest.mark.parametrize("preset", [*PRESETS, *BASELINES.values(), UNKNOWN], ids=lambda preset: preset.name)
@@ -119,6 +126,40 @@ def test_baselines_are_the_papers():
     assert 0.15 <= baseline("nasa").settings().nasa_alpha <= 0.5
     with pytest.raises(SettingsError, match=r"'nagg'.*nag-strong"):
         baseline("nagg")
+
+
+@pytest.mark.parametrize(
+    ("file", "model"),
+    [("scenes-scenes", "scenes"), ("scenes-flux-schnell", "flux-schnell"), ("scenes-flux-dev", "flux-dev"),
+     ("video-wan", "wan")],
+)  # fmt: skip
+def test_baselines_of_built_in_models_are_as_recorded(file, model):
+    """Against the evidence's own file, whose values leave out defaults."""
+    recorded = json.loads((EVIDENCE / f"{file}.json").read_text(encoding="utf-8"))
+    methods = recorded["methods"]
+    named = methods if isinstance(methods, dict) else {row["name"]: row for row in methods}
+    rows = {name: named[name]["values"] for name in ("nag", "nasa") if name in named}
+    assert set(rows) >= {"nag"}
+    for method, told in rows.items():
+        numbers = dict(re.findall(r"(N\w+ \w+) ([\d.]+)", told))
+        expected = {
+            item.name: float(numbers.get(item.label, item.default))
+            for item in fields()
+            if item.methods == {method}
+        }
+        found = preset_named(None, method, model)
+        assert found.measured
+        assert {name: value for name, value in found.values.items() if name != "method"} == expected
+        assert strengths(model, method).items() >= expected.items()
+        assert preset_named(method, None, model).values == found.values
+
+
+def test_other_models_get_the_published_baselines():
+    for model in ("models/wan", "Wan-AI/Wan2.1-T2V-1.3B", "FLUX.1-schnell", "nowhere", ""):
+        for method in ("nag", "nasa"):
+            assert preset_named(None, method, model) is BASELINES[method]
+    assert preset_named("nag-strong", None, "wan") is BASELINES["nag-strong"]
+    assert strengths("wan", "nag", strong=True)["nag_phi"] == 11
 
 
 def test_given_values_win_and_presets_cannot_be_edited_by_accident():

@@ -17,11 +17,11 @@ def preset_names() -> tuple[str, ...]:
 def preset_named(name: str | None, method: str | None, model: str) -> Preset:
     """The preset that `name` asks for; without a name the one for the method, or for the model."""
     if name is None or name == "auto":
-        return baseline(method) if method is not None and method in BASELINES else preset_for(model)
+        return baseline(method, model) if method is not None and method in BASELINES else preset_for(model)
     if name == "strong":
         found = preset_for(model, strong=True)
     elif name in BASELINES:
-        found = baseline(name)
+        found = baseline(name, model)
     else:
         kind = name.removesuffix("-strong")
         if kind not in kinds():
@@ -45,7 +45,7 @@ def strengths(model: str, method: str, *, strong: bool = False, usual: str = "")
     if method in SHARING:
         values = preset_for(model, strong=strong, usual=usual).settings(method=method)
     elif method in BASELINES:
-        values = baseline(name if name in BASELINES else method).settings()
+        values = baseline(name if name in BASELINES else method, model).settings()
     else:
         values = Settings()
     return {one: getattr(values, one) for one in STRENGTHS}

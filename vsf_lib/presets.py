@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from vsf_lib import measured
 from vsf_lib.errors import SettingsError
 from vsf_lib.settings import Settings
 
@@ -308,11 +309,25 @@ def named(name: str) -> Preset | None:
     return next((preset for preset in PRESETS if preset.name == name), None)
 
 
-def baseline(name: str) -> Preset:
-    """The preset of a method that VSF is compared with: nag, nag-strong or nasa."""
+def baseline(name: str, model: str = "") -> Preset:
+    """The preset of a method that VSF is compared with: nag, nag-strong or nasa.
+
+    As measured on a built-in `model`, as published for all others.
+    """
     if name not in BASELINES:
         raise SettingsError(f"there is no baseline {name!r}: choose one of {', '.join(BASELINES)}")
-    return BASELINES[name]
+    published = BASELINES[name]
+    found = measured.BASELINES.get((model, name))
+    if found is None:
+        return published
+    return replace(
+        published,
+        name=f"{published.name}, {model}",
+        values=_values(method=published.kind, **found.values),
+        source=found.source,
+        measured=True,
+        note=f"the small built-in model {model}",
+    )
 
 
 def _plain(name: str) -> str:

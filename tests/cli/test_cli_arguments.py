@@ -72,6 +72,10 @@ def test_every_setting_is_a_flag(run):
         ((*CAR, "--guidance-scale", "nan"), "guidance scale is nan"),
         ((*CAR, "--guidance-scale", "0.5"), "guidance scale is 0.5"),
         ((*CAR, "--steps", "0"), "steps is 0"),
+        ((*CAR, "--model", "wan"), "that is a built-in model of videos, for python -m vsf_lib video"),
+        ((*CAR, "--dtype", "int8"), "--dtype is 'int8', but must be one of auto, float32, bfloat16, float16"),
+        ((*CAR, "--steps", "many"), "--steps is 'many', but must be a whole number"),
+        ((*CAR, "--model", "sceness"), "there is no model 'sceness': did you mean scenes? Otherwise pass"),
         ((*CAR, "--batch", "0"), "batch is 0"),
         (
             (*CAR, "--seed", "-2"),

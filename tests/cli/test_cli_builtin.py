@@ -55,3 +55,17 @@ def test_picture_of_other_weights_is_named_as_such(run):
     assert (
         outcome.err == "note: other.png was made with other weights of this model, so the picture differs\n"
     )
+
+
+def test_a_full_stop_changes_the_prompt_and_not_the_picture(run):
+    made = []
+    for ending in ("", "."):
+        words = ("--prompt", f"a red car{ending}", "--negative-prompt", f"wheels{ending}", "--steps", "2")
+        assert run("generate", *words, "--seed", "1", "--out", "x.png").code == 0
+        told = parse_parameters(read_png("x.png"))
+        assert told.prompt == f"a red car{ending}"
+        assert told.settings is not None
+        assert told.settings.negative_prompt == f"wheels{ending}"
+        with Image.open("x.png") as picture:
+            made.append(np.asarray(picture).copy())
+    assert np.array_equal(*made)

@@ -146,13 +146,15 @@ def test_noun_phrase(kind: str, colour: str | None, text: str) -> None:
     assert noun_phrase(kind, colour) == text
 
 
-@pytest.mark.parametrize("text", ["wheels", "A RED CAR, on a field", "a car with wheels at night"])
+@pytest.mark.parametrize(
+    "text", ["wheels", "A RED CAR, on a field", "a car with wheels at night", "A car. A cat!", "a car?!", ""]
+)
 def test_known_words_pass(text: str) -> None:
     check_words(text, "prompt")
 
 
 @pytest.mark.parametrize(
-    ("text", "word"), [("a green car", "green"), ("a car!", "!"), ("a car ,, a cat", ",,")]
+    ("text", "word"), [("a green car", "green"), ("a car (red)", "("), ("a car ,, a cat", ",,")]
 )
 def test_unknown_words_are_named_and_the_known_listed(text: str, word: str) -> None:
     with pytest.raises(PromptError, match="negative prompt") as caught:
@@ -163,7 +165,14 @@ def test_unknown_words_are_named_and_the_known_listed(text: str, word: str) -> N
         assert known in message
 
 
+@pytest.mark.parametrize("text", [".", " ?! "])
+def test_signs_alone_are_no_prompt(text: str) -> None:
+    with pytest.raises(PromptError, match=r"negative prompt is '.+', which has no word in it"):
+        check_words(text, "negative prompt")
+
+
 def test_too_many_words_are_refused() -> None:
+    check_words(". ".join(["red"] * MAX_WORDS) + "...", "prompt")
     check_words(" ".join(["red"] * MAX_WORDS), "prompt")
     with pytest.raises(PromptError, match=str(MAX_WORDS + 1)):
         check_words(" ".join(["red"] * (MAX_WORDS + 1)), "prompt")

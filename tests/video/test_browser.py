@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,30 +133,30 @@ def test_wrong_input_is_told_and_nothing_is_queued(page: VideoPage, desk: Desk) 
     assert desk.queue.entries() == []
 
 
-@pytest.mark.parametrize(
-    ("field", "typed", "says"),
-    [
-        ("alpha", "", "Alpha is empty"),
-        ("alpha", 101, "alpha is 101"),
-        ("steps", "", "steps is empty"),
-        ("steps", 0, "steps is 0"),
-        ("frames", 9999, "frames is 9999"),
-        ("fps", "", "fps is empty"),
-        ("width", "", "width is empty"),
-        ("seed", -7, "seed is -7"),
-        ("seed", 1.5, "seed is 1.5"),
-    ],
+TYPED = (
+    ("alpha", "", "Alpha is empty"),
+    ("alpha", 101, "alpha is 101"),
+    ("steps", "", "steps is empty"),
+    ("steps", 0, "steps is 0"),
+    ("frames", 9999, "frames is 9999"),
+    ("fps", "", "fps is empty"),
+    ("width", "", "width is empty"),
+    ("seed", -7, "seed is -7"),
+    ("seed", 1.5, "seed is 1.5"),
 )
-def test_a_number_is_taken_as_typed_or_refused(
-    page: VideoPage, desk: Desk, field: str, typed: object, says: str
-) -> None:
-    """In no case does gradio move it to the nearest one, without a word."""
+
+
+def test_numbers_are_taken_as_typed_or_refused(page: VideoPage, desk: Desk) -> None:
+    """In no case does gradio move one to the nearest that it likes, without a word."""
     page.fill_form("klein")
-    kind = "input" if field in ("width", "seed") else "input[type=number]"
-    page.fill(f"#vsf_video_{field} {kind}", typed)
-    page.click("#vsf_video_generate")
-    page.until(lambda: says in page.said(), f"no word of {field}")
-    assert page.value(f"#vsf_video_{field} {kind}") == str(typed), "what was typed is still there"
+    for name, typed, says in TYPED:
+        field = f"#vsf_video_{name} {'input' if name in ('width', 'seed') else 'input[type=number]'}"
+        before = page.value(field)
+        page.fill(field, typed)
+        page.click("#vsf_video_generate")
+        page.until(lambda: says in page.said(), f"no word of {name} {typed!r}")  # noqa: B023
+        assert page.value(field) == str(typed), "what was typed is still there"
+        page.fill(field, before)
     assert desk.queue.entries() == []
 
 
@@ -215,10 +216,19 @@ def test_a_job_is_cancelled_and_a_failed_one_says_why(page: VideoPage, desk: Des
     page.until(lambda: page.jobs("history").get(job, ["", ""])[1] == "cancelled", "not cancelled")
     page.fill_form("klein")
     page.fill("#vsf_video_loras textarea", "nothing.safetensors")
+    page.click("#vsf_video_generate")
+    page.until(lambda: "there is no LoRA nothing.safetensors" in page.said(), "no word of the LoRA")
+    lora = desk.places.loras / "bald.safetensors"
+    shutil.copy(desk.places.loras / "CausVid schön.safetensors", lora)
+    page.click("#vsf_video_pause")
+    page.until(lambda: "no job is begun" in page.said(), "not paused")
+    page.fill("#vsf_video_loras textarea", "bald.safetensors")
     broken = page.generate()
+    lora.unlink()
+    page.click("#vsf_video_pause")
     page.until(lambda: broken in page.jobs("history"), "no end")
     assert desk.queue.entry(int(broken)).state == FAILED
-    assert "there is no LoRA nothing.safetensors" in page.jobs("history")[broken][-1]
+    assert "there is no LoRA" in page.jobs("history")[broken][-1]
 
 
 def test_presets_move_the_sliders_and_sliders_leave_the_preset(page: VideoPage) -> None:

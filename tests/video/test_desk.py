@@ -147,7 +147,7 @@ def test_a_file_of_no_video_is_told_by_its_name_alone(desk, tmp_path):
     for name, says in (
         ("a.gif", "a.gif carries no parameters, .* take the text file"),
         ("b.mp4", "b.mp4"),
-        ("c.txt", "c.txt holds no parameters"),
+        ("c.txt", "cannot read c.txt"),
         ("d.txt", "does not end in a line of parameters"),
     ):
         with pytest.raises(SettingsError, match=says) as told:

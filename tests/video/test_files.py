@@ -141,8 +141,11 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 def test_what_is_no_video_is_told(tmp_path, content):
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError, match=r"x\.mp4 cannot be read as a video .*: give a file"):
         read_infotext(path)
+    (tmp_path / "x.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=r"cannot read .*x\.txt"):
+        read_infotext(tmp_path / "x.txt")
     with pytest.raises(SettingsError, match="there is no file"):
         read_infotext(tmp_path / "gone.mp4")
 
@@ -161,7 +164,7 @@ def test_a_playlist_under_a_videos_name_opens_no_other_file(tmp_path, suffix, pl
     write_video(tmp_path / "secret.mp4", moving(), TEXT)
     path = tmp_path / f"x{suffix}"
     path.write_text(playlist.format(name="secret.mp4"))
-    with pytest.raises(SettingsError, match="ffmpeg failed"):
+    with pytest.raises(SettingsError, match=r"x.* cannot be read as a video \(mp4, webm, gif\): give"):
         read_infotext(path)
 
 

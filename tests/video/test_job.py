@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,8 +51,22 @@ def test_a_negative_prompt_that_does_nothing_is_told(values, says):
         ({"height": 8}, "height is 8"),
         ({"frames": 80}, "77 or 81, not 80"),
         ({"frames": 0}, "frames is 0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"steps": "many"}, "steps is 'many'"),
+        ({"steps": 0}, "^steps is 0, but must be a whole number from 1 to 100$"),
+        ({"steps": "many"}, "^steps is 'many', but must be a whole number from 1 to 100$"),
+        ({"steps": 2.5}, "^steps is 2.5, but must be a whole number from 1 to 100$"),
+        ({"steps": True}, "^steps is True, but must be a whole number from 1 to 100$"),
+        ({"steps": [3]}, r"^steps is \[3\], but must be a whole number from 1 to 100$"),
+        ({"width": None}, "^width is empty, but must be a whole number from 64 to 4096$"),
+        ({"guidance_scale": ""}, "^guidance_scale is empty, but must be a number from 1 to 30$"),
+        ({"flow_shift": 0}, "^flow_shift is 0, but must be a number above 0, up to 20$"),
+        ({"drop_frames": 99}, "^drop_frames is 99, but must be a whole number from 0 to 40$"),
+        ({"seed": 2**32}, "^seed is 4294967296, but must be a whole number from 0 to 4294967295$"),
+        ({"compare": "perhaps"}, "^compare is 'perhaps', but must be true or false$"),
+        ({"offload": None}, "^offload is empty, but must be one of auto, none, model, group$"),
+        ({"vae": 3}, "^vae is 3, but must be text$"),
+        ({"loras": "x"}, "^loras is 'x', but must be a list$"),
+        ({"loras": [{"file": "a", "weight": "x"}]}, "weight is 'x', but must be a number from -4 to 4$"),
+        ({"loras": [{}]}, "file is empty, but must be text$"),
         ({"seed": -1}, "seed is -1"),
         ({"flow_shift": float("nan")}, "flow_shift is nan"),
         ({"drop_frames": 5}, "groups of 4"),
@@ -174,3 +191,46 @@ def test_a_weight_that_is_none_is_told(text):
         return
     with pytest.raises(SettingsError, match="is no number"):
         Lora.parse(text)
+
+
+@pytest.mark.parametrize("text", ["few-steps:abc", "few-steps:0,5", "a name:half"])
+def test_a_weight_behind_a_name_is_told_too(text):
+    name, _, weight = text.partition(":")
+    with pytest.raises(
+        SettingsError, match=f"the weight '{weight}' of the LoRA {name} is no number: give it as"
+    ):
+        Lora.parse(text)
+    assert Lora.parse(r"C:\models\x.ckpt").file == r"C:\models\x.ckpt"
+
+
+def test_loras_are_looked_at_without_torch(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{")
+    (tmp_path / "x.ckpt").write_bytes(b"x")
+    code = """
+import sys
+from vsf_lib.errors import ModelError
+from vsf_lib.video.lora import Lora, check_loras
+check_loras([Lora(file="few-steps")])
+for name in sys.argv[1:]:
+    try:
+        check_loras([Lora(file="few-steps"), Lora(file=name)])
+    except ModelError as error:
+        print(error)
+assert "torch" not in sys.modules and "diffusers" not in sys.modules
+"""
+    files = [str(tmp_path / name) for name in ("gone.safetensors", "x.ckpt", "cut.safetensors")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *files, "few-step"], capture_output=True, text=True, check=True
+    )
+    said = done.stdout.splitlines()
+    assert said[0] == f"there is no LoRA {files[0]}: check its name, or have it downloaded first"
+    assert said[1].startswith("x.ckpt is no .safetensors file: other formats can run code")
+    assert said[2].startswith("cut.safetensors is damaged or cut off: fetch it again")
+    assert said[3] == "there is no LoRA few-step: did you mean the built-in few-steps?"
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "2.5", "x"])
+def test_a_number_of_frames_that_is_none_is_told(number):
+    text = job(frames=17).infotext().replace("VSF frames: 17", f"VSF frames: {number}")
+    with pytest.raises(SettingsError, match=f"VSF frames is '?{number}"):
+        VideoJob.from_infotext(text)

@@ -287,3 +287,18 @@ def test_a_queue_that_cannot_be_used_for_a_while_stops_nothing_for_ever(queue, j
         until(lambda: queue.entry(id).state == CANCELLED)
     finally:
         runner.stop()
+
+
+def test_a_folder_that_cannot_be_written_to_fails_the_job_before_a_worker_starts(queue, job, tmp_path):
+    (tmp_path / "späte Videos").write_text("a file where the folder should be")
+
+    def worker():
+        pytest.fail("nothing is to be made")
+
+    with running(queue, tmp_path, worker=worker) as runner:
+        id = queue.add(job())
+        runner.wake()
+        until(lambda: queue.entry(id).state == FAILED)
+    said = queue.entry(id).message
+    assert said.startswith(f"cannot write to {tmp_path / 'späte Videos'}: ")
+    assert said.endswith("; make room on its disk, or give this program leave to write there")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -66,6 +67,15 @@ class Parser(ArgumentParser):
     """Says what is wrong in one line, as every other error here, instead of with the whole usage."""
 
     def error(self, message: str) -> NoReturn:
+        number = re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message, re.DOTALL)
+        if number is not None:
+            kind = "a whole number" if number[2] == "int" else "a number"
+            message = f"{number[1]} is {number[3]}, but must be {kind}"
+        choice = re.fullmatch(
+            r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL
+        )
+        if choice is not None:
+            message = f"{choice[1]} is {choice[2]}, but must be one of {choice[3].replace(chr(39), '')}"
         raise SettingsError(f"{message} (see {self.prog} --help)")
 
 

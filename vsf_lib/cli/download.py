@@ -16,6 +16,7 @@ from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import fetch, found, spoken
 from vsf_lib.video.download.landing import INDEX, is_cached, spoken_size
 from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.lora import check_loras
 from vsf_lib.video.single_file.headers import SAFETENSORS
 
 MODELS = Path("models", "diffusers")
@@ -29,11 +30,8 @@ def placed(job: VideoJob, *, download: bool) -> VideoJob:
 
     With `download` that is fetched instead, LoRAs first, so that a wrong one is found before the model comes.
     """
-    from vsf_lib.video.loading import check_lora
-
     loras = [Lora(file=_lora(lora.file, download), weight=lora.weight) for lora in job.loras]
-    for lora in loras:
-        check_lora(lora)
+    check_loras(loras)
     return job.changed(model=_model(job.model, download), loras=[lora.model_dump() for lora in loras])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.images.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
-from vsf_lib.scenes.model import FOLDER, MODELS, NAME
+from vsf_lib.scenes.model import FOLDER, MODELS, NAME, WAN, meant
 
 PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}
 INDEX = "model_index.json"
@@ -33,6 +33,7 @@ _PUBLISHED = {
     SD3: "such as stabilityai/stable-diffusion-3.5-large-turbo for that model",
     FLUX: "such as black-forest-labs/FLUX.1-schnell for schnell",
 }
+_VIDEOS = "that is a built-in model of videos, for python -m vsf_lib video. Otherwise "
 _EXAMPLE = "stabilityai/stable-diffusion-3.5-large-turbo"
 
 
@@ -122,9 +123,10 @@ def find_model(asked: str, parts: str | None = None) -> Model:
     if is_folder:
         return Model(_portable(path), inspect(path))
     if not _HUB_ID.fullmatch(asked):
+        hint = _VIDEOS if asked == WAN else meant(asked, MODELS)
         raise ModelError(
-            f"there is no model {_short(asked)}: pass {', '.join(MODELS)}, a folder in diffusers' format, or "
-            f"a Hugging Face id such as {_EXAMPLE}"
+            f"there is no model {_short(asked)}: {hint}pass {', '.join(MODELS)}, a "
+            f"folder in diffusers' format, or a Hugging Face id such as {_EXAMPLE}"
         )
     return Model(asked, None)
 

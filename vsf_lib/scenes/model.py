@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vsf_lib.errors import PromptError
-from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES, WORDS
+from vsf_lib.scenes.world import COLOURS, KINDS, PARTS, PLACES, PUNCTUATION, WORDS
 
 _WEIGHTS = Path(__file__).parent / "weights"
 FOLDER = _WEIGHTS / "model"
@@ -29,6 +30,8 @@ WAN_MANY_STEPS = 30
 MAX_SEQUENCE_LENGTH = 16
 MAX_WORDS = 14
 """CLIP's 16 places less its begin and end tokens."""
+
+_SILENT = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 
 FLUX_SHIFT = 2.0
 """The timestep shift of the small Flux models' scheduler."""
@@ -62,7 +65,9 @@ def check_words(text: str, what: str, *, model: str = NAME, verbs: Sequence[str]
     A model of videos knows `verbs`, too. The list of what is known is part of the message: there is no other
     way for a user to find out.
     """
-    words = re.findall(r"\w+|[^\w\s]+", text.lower())  # as the tokenizers divide it
+    words = re.findall(r"\w+|[^\w\s]+", text.lower().translate(_SILENT))  # as the tokenizers divide it
+    if text.strip() and not words:
+        raise PromptError(f"the {what} is {text.strip()!r}, which has no word in it: name something to see")
     unknown = list(dict.fromkeys(word for word in words if word not in WORDS and word not in verbs))
     if unknown:
         named = ", ".join(repr(word) for word in unknown[:5])
@@ -76,3 +81,9 @@ def check_words(text: str, what: str, *, model: str = NAME, verbs: Sequence[str]
         raise PromptError(
             f"the {what} has {len(words)} words; the {model} model reads {MAX_WORDS}: shorten it"
         )
+
+
+def meant(name: str, built_in: Iterable[str]) -> str:
+    """For a message on a model that is not there: the built-in one of nearly that name, or nothing."""
+    near = difflib.get_close_matches(name.strip().lower(), list(built_in), n=1, cutoff=0.75)
+    return f"did you mean {near[0]}? Otherwise " if near else ""

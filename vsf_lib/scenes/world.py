@@ -29,6 +29,8 @@ PLACES: dict[str, str] = {
     "snow": "in the snow",
     "night": "at night",
 }
+PUNCTUATION = ".!?;:\u2026"
+"""Signs that people end and divide sentences with; to the models they are a space. (The comma is a word.)"""
 WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         [*KINDS, *PARTS, *COLOURS, "a", "an", "the", "with", "and", "on", "in", "at", *PLACES, "snow", ","]

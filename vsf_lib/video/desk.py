@@ -23,6 +23,7 @@ from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import Downloads
 from vsf_lib.video.files import delete_video, read_infotext
 from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.lora import check_loras
 from vsf_lib.video.places import EVERYTHING, Places, Rights
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
@@ -115,10 +116,11 @@ class Desk:
     # Jobs
 
     def add(self, values: dict[str, Any]) -> int:
-        """Puts a job at the end of the queue; raises SettingsError, PromptError, OutputError."""
+        """Puts a job at the end of the queue; raises SettingsError, PromptError, ModelError, OutputError."""
         job = self.job(values)
         if self.lacks():
             raise SettingsError("the packages for videos are not installed yet: press Install first")
+        check_loras(job.loras)
         check_keeps(self.places.outputs, "the video", "" if self.rights.paths else "its folder")
         id = self.queue.add(job)
         self.runner.wake()
@@ -153,7 +155,9 @@ class Desk:
 
     def save(self, id: int, values: dict[str, Any]) -> None:
         """Another job in the place of the one that waits under that number."""
-        self.queue.edit(id, self.job(values))
+        job = self.job(values)
+        check_loras(job.loras)
+        self.queue.edit(id, job)
 
     def cancel(self, id: int) -> str:
         """Stops the job that runs, or takes one that waits out of the row; says what happened."""

@@ -125,7 +125,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} holds no parameters: {reason(error)}") from error
+        raise SettingsError(
+            f"cannot read {path}: {reason(error)}; give a file that this program made"
+        ) from error
 
 
 def delete_video(path: Path) -> None:
@@ -227,17 +229,31 @@ def _read(path: Path, *options: str) -> tuple[bytes, str]:
     """What ffmpeg makes of a file that may be anybody's; raises SettingsError."""
     # `file:` so that no name is taken for an address.
     source = ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-i", f"file:{path}"]
-    return _ffmpeg(*source, *options, "-", refuse=SettingsError, patience=_PATIENCE)
+    try:
+        return _ffmpeg(*source, *options, "-", patience=_PATIENCE)
+    except _RefusedError as error:
+        raise SettingsError(
+            f"{path} cannot be read as a video (mp4, webm, gif): give a file that this program made"
+        ) from error
+    except _EndlessError as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+
+
+class _RefusedError(OutputError):
+    """The program ended with an error of its own."""
+
+
+class _EndlessError(OutputError):
+    """The program did not end."""
 
 
 def _ffmpeg(
     *arguments: str,
     given: memoryview | None = None,
-    refuse: type[Exception] = OutputError,
     patience: float | None = None,
     program: str | None = None,
 ) -> tuple[bytes, str]:
-    """What the program wrote to its output, and what it said; raises `refuse` with its last line."""
+    """What the program wrote to its output, and what it said; raises OutputError with its last line."""
     program = program or _program()
     try:
         done = subprocess.run(
@@ -249,13 +265,15 @@ def _ffmpeg(
             timeout=patience,
         )
     except subprocess.TimeoutExpired as error:
-        raise refuse(f"ffmpeg did not end within {patience:g} s: the file is damaged or too long") from error
+        raise _EndlessError(
+            f"ffmpeg did not end within {patience:g} s: the file is damaged or too long"
+        ) from error
     said = done.stderr.decode("utf-8", "replace")
     if done.returncode:
         if done.returncode == _FULL or "No space left" in said:
-            raise refuse("no space left on the disk")
+            raise OutputError("no space left on the disk")
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "no reason given")
-        raise refuse(f"ffmpeg failed ({done.returncode}): {last.strip()[:300]}")
+        raise _RefusedError(f"ffmpeg failed ({done.returncode}): {last.strip()[:300]}")
     return done.stdout, said
 
 

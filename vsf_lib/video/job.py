@@ -24,7 +24,8 @@ from vsf_lib.scenes.model import WAN
 from vsf_lib.seeds import LARGEST_SEED
 from vsf_lib.settings import Settings
 from vsf_lib.video import builtin
-from vsf_lib.video.lora import Lora, checked
+from vsf_lib.video.checked import checked
+from vsf_lib.video.lora import Lora
 
 Format = Literal["mp4", "webm", "gif", "png"]
 Offload = Literal["auto", "none", "model", "group"]
@@ -270,7 +271,7 @@ class VideoJob(BaseModel):
 
 def _whole(extra: Mapping[str, str], name: str, default: int | None = None) -> int:
     number = _number(extra, name, default)
-    if number != int(number):
+    if not number.is_integer():  # NaN and infinity neither
         raise SettingsError(f"{_KEYS[name]} is {number:g} in the infotext, but must be a whole number")
     return int(number)
 
@@ -278,7 +279,7 @@ def _whole(extra: Mapping[str, str], name: str, default: int | None = None) -> i
 def _number(extra: Mapping[str, str], name: str, default: float | None = None) -> float:
     text = extra.get(_KEYS[name])
     if text is None and default is not None:
-        return default
+        return float(default)
     try:
         return float(str(text))
     except ValueError:

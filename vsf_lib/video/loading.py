@@ -1,6 +1,6 @@
 """A Wan pipeline with its LoRAs, from files that are here; and what is refused before anything is loaded.
 
-Owns how the parts become a pipeline, and the checks of folders and LoRA files. Runs in the worker process,
+Owns how the parts become a pipeline, and the checks of folders. Runs in the worker process,
 the only one that imports diffusers for this.
 """
 
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError, is_out_of_memory, is_unreadable
-from vsf_lib.video.builtin import lora_path, model_path
+from vsf_lib.scenes.model import MODELS, WAN, meant
+from vsf_lib.video.builtin import model_path
 from vsf_lib.video.download.catalogue import is_id
 from vsf_lib.video.download.landing import INDEX, PIPELINE
-from vsf_lib.video.job import Lora, VideoJob
+from vsf_lib.video.job import VideoJob
+from vsf_lib.video.lora import Lora, check_lora, check_loras
 from vsf_lib.video.single_file import text_encoder as text_file
 from vsf_lib.video.single_file import transformer as transformer_file
 from vsf_lib.video.single_file import vae as vae_file
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _ROOM = 4 * 2**30
 """Bytes beside the weights: activations of 81 frames at 480p, and the VAE's in tiles."""
+_PICTURES = "that is a built-in model of pictures, for python -m vsf_lib generate. Otherwise "
 _WEIGHTS = ("transformer", "vae", "text_encoder")
 """The parts of a pipeline that have files of weights."""
 _OFFLOADS = {
@@ -46,8 +49,7 @@ def check(job: VideoJob) -> str:
     """The source of the job's model; raises ModelError for what can be told to be wrong without loading."""
     source = check_model(job.model)
     look(job)
-    for lora in job.loras:
-        check_lora(lora)
+    check_loras(job.loras)
     return source
 
 
@@ -214,14 +216,17 @@ def _sizes(pipe: Any) -> list[int]:
 def check_model(model: str) -> str:
     """The folder of a diffusers pipeline, a hub id that is cached, or a transformer's file, of which `look`
     tells more; raises ModelError with the remedy."""
+    if not model.strip():
+        raise ModelError(f"the model has no name: give {WAN}, a folder, a file or an id of the hub")
     path = model_path(model)
     if is_file(model):
         return str(path)
     if not path.is_dir():
         if path.exists() or not is_id(model):
+            hint = _PICTURES if model in MODELS else meant(model, [WAN])
             raise ModelError(
-                f"there is no folder {model}: give the folder of a Wan model in diffusers' format, or the "
-                "file of a transformer"
+                f"there is no folder {model}: {hint}give the folder of a Wan model in "
+                "diffusers' format, or the file of a transformer"
             )
         return model
     try:
@@ -234,25 +239,6 @@ def check_model(model: str) -> str:
     if kind != PIPELINE:
         raise ModelError(f"{path} is a {kind}, but videos are made with a {PIPELINE}")
     return str(path)
-
-
-def check_lora(lora: Lora) -> Path:
-    """The file of a LoRA; raises ModelError unless it is a whole safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    path = lora_path(lora.file)
-    if path.suffix.lower() != SAFETENSORS:
-        raise ModelError(f"{path.name} is no .safetensors file: other formats can run code, so none is read")
-    if not path.is_file():
-        raise ModelError(f"there is no LoRA {path}")
-    try:
-        with safe_open(path, "np") as file:
-            empty = not list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path.name} is damaged or cut off: fetch it again ({error})") from error
-    if empty:
-        raise ModelError(f"{path.name} is empty")
-    return path
 
 
 def add_loras(pipe: Any, loras: tuple[Lora, ...]) -> None:

@@ -1,15 +1,22 @@
-"""A LoRA as a job names it, and how a value that is wrong becomes one line."""
+"""A LoRA as a job names it, and whether its file is there and whole. Imports no torch and loads nothing."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from vsf_lib.errors import SettingsError
-from vsf_lib.video.single_file.headers import SAFETENSORS
+from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.video.builtin import FEW_STEPS, lora_path
+from vsf_lib.video.checked import checked
+from vsf_lib.video.single_file.headers import SAFETENSORS, read_header
+
+_WEIGHT = re.compile(r".{2,}:[^:/\\]*", re.DOTALL)
+"""A name with a weight behind it; a drive's letter is one sign, and a path goes on."""
 
 
 class Lora(BaseModel):
@@ -38,11 +45,16 @@ class Lora(BaseModel):
         )
         if match is None:
             raise SettingsError("a LoRA is empty: give FILE or FILE:WEIGHT")
+        file, typed = match["file"] or match["other"], match["weight"] or match["number"] or ""
+        if match["other"] and not typed and _WEIGHT.fullmatch(file):
+            file, _, typed = file.rpartition(":")
         try:
-            weight = float(match["weight"] or match["number"] or 1)
+            weight = float(typed or 1)
         except ValueError:
-            raise SettingsError(f"the LoRA's weight in {text!r} is no number: give FILE:WEIGHT") from None
-        made: Lora = checked(cls, {"file": match["file"] or match["other"], "weight": weight})
+            raise SettingsError(
+                f"the weight {typed!r} of the LoRA {file} is no number: give it as {file}:1"
+            ) from None
+        made: Lora = checked(cls, {"file": file, "weight": weight})
         return made
 
     def __str__(self) -> str:
@@ -50,18 +62,23 @@ class Lora(BaseModel):
         return f"{self.file}:{short if float(short) == self.weight else repr(self.weight)}"
 
 
-def checked(kind: Any, values: Mapping[str, Any]) -> Any:
-    """One line for the first thing wrong, in the words of `Settings` where it is one of its fields."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = ".".join(map(str, problem["loc"])) or "the job"
-        if problem["type"] == "value_error":
-            raise SettingsError(str(problem["ctx"]["error"])) from None
-        if problem["type"] == "extra_forbidden":
-            raise SettingsError(
-                f"a video has no {name!r}: the fields are {', '.join(kind.model_fields)}"
-            ) from None
-        shown = repr(problem["input"])[:60]
-        raise SettingsError(f"{name} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None
+def check_lora(lora: Lora) -> Path:
+    """The file of a LoRA; raises ModelError unless it is a whole safetensors file."""
+    path = lora_path(lora.file)
+    if path.suffix.lower() != SAFETENSORS:
+        if difflib.get_close_matches(lora.file, [FEW_STEPS], cutoff=0.75):
+            raise ModelError(f"there is no LoRA {lora.file}: did you mean the built-in {FEW_STEPS}?")
+        raise ModelError(
+            f"{path.name} is no {SAFETENSORS} file: other formats can run code, so none is read; get "
+            f"the LoRA as {SAFETENSORS}"
+        )
+    if not path.is_file():
+        raise ModelError(f"there is no LoRA {path}: check its name, or have it downloaded first")
+    read_header(path)
+    return path
+
+
+def check_loras(loras: Iterable[Lora]) -> None:
+    """Raises ModelError for the first of a job's LoRAs that is not there or cannot be read."""
+    for lora in loras:
+        check_lora(lora)

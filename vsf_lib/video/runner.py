@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vsf_lib.errors import SettingsError, VSFError
-from vsf_lib.files import free_name
+from vsf_lib.files import check_writable, free_name, reason
 from vsf_lib.jobs import messages
 from vsf_lib.jobs.locks import Withdrawn, only_one
 from vsf_lib.scenes.model import WAN
@@ -234,10 +234,17 @@ class Runner:
         return True
 
     def _in_worker(self, entry: Entry) -> _End:
+        folder = self._folder / self._around.folder(entry)
+        try:
+            check_writable(folder)  # now, as after all the work there is nothing to do about it
+        except OSError as error:
+            return messages.Failed(
+                f"cannot write to {folder}: {reason(error)}",
+                "make room on its disk, or give this program leave to write there",
+            )
         if self._worker is None or not self._worker.alive:
             self._end_worker()
             self._worker = self._new_worker()
-        folder = self._folder / self._around.folder(entry)
         job = entry.job
         self._large = self._large or job.model != WAN
         kind = "-compare" if job.compare else ""

@@ -15,7 +15,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -25,18 +25,24 @@ from transformers import (
     T5EncoderModel,
 )
 
-from vsf_lib.scenes.world import WORDS
+from vsf_lib.scenes.world import PUNCTUATION, WORDS
 
 CLIP_LENGTH = 16
 T5_LENGTH = 16
 _PAD, _BOS, _UNK, _EOS = "<pad>", "<s>", "<unk>", "</s>"
 
 
+def build_normalizer() -> normalizers.Normalizer:
+    """Small letters, and a space for each sign of punctuation that is no word, as in `check_words`."""
+    silent = normalizers.Replace(Regex(f"[{PUNCTUATION}]"), " ")
+    return normalizers.Sequence([normalizers.Lowercase(), silent])
+
+
 def build_tokenizer(*, begin: bool) -> PreTrainedTokenizerFast:
     """Word-level: one token a word. `begin` puts a begin token first, as CLIP's does and T5's does not."""
     vocabulary = {token: i for i, token in enumerate([_PAD, _BOS, _UNK, _EOS, *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNK))
-    core.normalizer = normalizers.Lowercase()
+    core.normalizer = build_normalizer()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(
         single=f"{_BOS} $A {_EOS}" if begin else f"$A {_EOS}",

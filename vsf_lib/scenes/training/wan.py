@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedTokenizerFast, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from vsf_lib.scenes.motion import VERBS
+from vsf_lib.scenes.training.networks import build_normalizer
 from vsf_lib.scenes.world import WORDS
 
 CHANNELS = 32
@@ -114,7 +115,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Word-level, the scenes model's T5 ids first, then the verbs."""
     vocabulary = {token: i for i, token in enumerate([_PAD, _BOS, _UNK, _EOS, *WORDS, *VERBS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNK))
-    core.normalizer = normalizers.Lowercase()
+    core.normalizer = build_normalizer()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(
         single=f"$A {_EOS}", special_tokens=[(_EOS, vocabulary[_EOS])]

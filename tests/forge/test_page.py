@@ -289,6 +289,14 @@ def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
     video.click("#vsf_video_refresh")
     time.sleep(2)
     video.fill_form(small_wan)
+    for field, typed in (("alpha", ""), ("steps", ""), ("steps", 0), ("frames", 9999), ("seed", 1.5)):
+        selector = f"#vsf_video_{field} {'input' if field == 'seed' else 'input[type=number]'}"
+        before = video.value(selector)
+        video.fill(selector, typed)
+        video.click("#vsf_video_generate")
+        told = f"{field} is {'empty' if typed == '' else typed}"
+        video.until(lambda: told in video.said().lower(), f"no word of {field} {typed!r}")  # noqa: B023
+        video.fill(selector, before)
     job = video.generate()
     video.until(lambda: "pictures wait" in video.find("#vsf_video_now").text, "it is not seen to run")
     video.until(lambda: video.done(job), "no end")
@@ -300,6 +308,12 @@ def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
     video.until(lambda: video.value("#vsf_video_prompt textarea") == "a red car", "not restored")
     video.click("#vsf_video_delete")
     video.until(lambda: job not in video.jobs("history"), "the job is still there")
+    page.driver.refresh()
+    page.until(lambda: page.shows("#txt2img_prompt textarea"), "no page")
+    time.sleep(2)
+    again = open_tab(page)
+    again.until(lambda: again.value("#vsf_video_prompt textarea") == "a red car", "the form is as at first")
+    assert again.value("#vsf_video_width input") == "128"
 
 
 def test_the_checkpoint_is_freed_and_the_next_picture_loads_it(page: Page, host: Forge) -> None:

@@ -38,15 +38,21 @@ class Tile:
 
 
 def strip(
-    tiles: Sequence[Tile], *, columns: int | None = None, title: str = "", font_of: Font | None = None
+    tiles: Sequence[Tile],
+    *,
+    columns: int | None = None,
+    title: str = "",
+    letters: int = 0,
+    font_of: Font | None = None,
 ) -> Image.Image:
     """All tiles in their order, in rows that are equally long where they can be, with a `title` above.
 
-    `columns` is how many a row has at most; without it as many as fit into `WIDTH`.
+    `columns` is how many a row has at most; without it as many as fit into `WIDTH`. `letters` is their size in
+    pixels; without it that at which long labels still fit.
     """
     fitted = [(fit(tile.image, TILE), tile) for tile in tiles]
     width, height = (max(side) for side in zip(*(image.size for image, _ in fitted), strict=True))
-    font = (font_of or _font)(max(12, max(width, height) // 20))
+    font = (font_of or _font)(letters or max(12, max(width, height) // 20))
     most = columns or max(1, (WIDTH - _GAP) // (width + _GAP))
     rows = -(-len(tiles) // most)
     across = -(-len(tiles) // rows) if columns is None else min(columns, len(tiles))

@@ -230,3 +230,15 @@ def test_the_strip_of_pictures_in_a_folder_lies_beside_the_folder(tmp_path):
 def _picture(path: Path) -> Path:
     Image.new("RGB", (4, 4)).save(path)
     return path
+
+
+@pytest.mark.parametrize("size", [(64, 64), (832, 480), (480, 832)])
+def test_a_strip_s_longest_label_ends_before_the_next_frame(size):
+    """At any shape, and is as large as it can be there: pages show the strip much smaller."""
+    frames = np.zeros((6, size[1], size[0], 3), np.uint8)
+    sheet = np.asarray(still(frames, frames)).astype(int)
+    width = (sheet.shape[1] - 8) // 6 - 8
+    assert (sheet[:, 8 + width : 16 + width] == sheet[0, 0]).all(), "the gap behind the first frame"
+    label = sheet[:, 8 : 8 + width] - sheet[0, 0]
+    beneath = np.abs(label[sheet.shape[0] // 2 - 4 - 12 : sheet.shape[0] // 2 - 4]).sum(-1)
+    assert np.flatnonzero(beneath.any(0)).max() > 0.75 * width

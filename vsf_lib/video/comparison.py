@@ -19,6 +19,8 @@ WITHOUT, WITH = "without the negative prompt", "with the negative prompt"
 _FILM = (256, 10**6)
 """The longer side of each half: small ones are enlarged, none is made smaller."""
 _STILL = (256, 256)
+_LETTERS = 1 / 12.8
+"""Of a frame's width: so the longest label is as wide, as pages show the picture much smaller."""
 _COLUMNS = 6
 """Frames in the still picture at most, first and last among them."""
 
@@ -43,7 +45,8 @@ def still(plain: np.ndarray, guided: np.ndarray) -> Image.Image:
         ]
         for frames, label, is_plain in ((plain, WITHOUT, True), (guided, WITH, False))
     ]
-    return strip([*rows[0], *rows[1]], columns=len(chosen))
+    letters = max(8, int(_LETTERS * rows[0][0].image.width))
+    return strip([*rows[0], *rows[1]], columns=len(chosen), letters=letters)
 
 
 def write_still(video: Path, image: Image.Image, infotext: str) -> Path:

@@ -47,8 +47,8 @@ def strip(
 ) -> Image.Image:
     """All tiles in their order, in rows that are equally long where they can be, with a `title` above.
 
-    `columns` is how many a row has at most; without it as many as fit into `WIDTH`. `letters` is their size in
-    pixels; without it that at which long labels still fit.
+    `columns` is how many a row has at most; without it as many as fit into `WIDTH`. `letters` is their size
+    in pixels; without it that at which long labels still fit.
     """
     fitted = [(fit(tile.image, TILE), tile) for tile in tiles]
     width, height = (max(side) for side in zip(*(image.size for image, _ in fitted), strict=True))

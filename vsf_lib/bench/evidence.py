@@ -179,9 +179,9 @@ def _curves(result: dict[str, Any], picture: str) -> Iterator[str]:
     if picture:
         yield f"![Negative against positive and against quality, a line per method]({picture})\n"
     lines = sorted(result["lines"], key=lambda line: line["best"]["negative"][0] or -1.0, reverse=True)
-    yield f"The most that each removes while positive stays at {KEPT:.2f} or more, with its band:\n"
+    yield f"The most that each removes while positive stays at {KEPT:.2f} or more, with its interval:\n"
     yield markdown_table(
-        ("", "kind", "most removed", "at", "held"),
+        ("", "kind", "most removed", "at", "with"),
         [
             (
                 line["name"],
@@ -195,7 +195,7 @@ def _curves(result: dict[str, Any], picture: str) -> Iterator[str]:
     )
     yield _verdict(result["lines"])
     yield _matched(result["lines"])
-    yield _conditions(result, "held-out") + f"Bands: {result['bands']}.\n"
+    yield _conditions(result, "held-out") + f"In square brackets: {result['bands']}.\n"
 
 
 def _at(knob: str, strength: float | None) -> str:
@@ -282,7 +282,7 @@ def _questions(result: dict[str, Any], _: str) -> Iterator[str]:
                 for arm in question["arms"]
             ],
         )
-    yield _conditions(result, "tuning") + f"Bands: {result['bands']}.\n"
+    yield _conditions(result, "tuning") + f"In square brackets: {result['bands']}.\n"
 
 
 _SHARES = ("alpha", "positive", "quality")

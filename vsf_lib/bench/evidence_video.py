@@ -45,7 +45,7 @@ def section(result: dict[str, Any], picture: str) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     yield (
         f"{result['pairs']} held-out prompts x {result['seeds']} seeds; {versions}, {result['machine']}. "
-        f"Bands: {result['bands']}.\n"
+        f"In square brackets: {result['bands']}.\n"
     )
     yield _WHICH
     if picture:

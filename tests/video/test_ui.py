@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def test_a_save_that_fails_keeps_its_button(desk, page):
     assert desk.queue.entry(id).job.prompt == "a bird"
 
 
-def test_the_queue_s_buttons_leave_the_history_alone(desk, page):
+def test_the_buttons_of_each_list_leave_the_other_alone(desk, page):
     done, waiting = row(desk), row(desk)
     desk.queue.paused = False
     desk.queue.take()
@@ -204,8 +205,22 @@ def test_the_queue_s_buttons_leave_the_history_alone(desk, page):
     assert "choose one in the queue" in said
     assert (editing, save["visible"]) == (0, False)
     assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
+    for act in ("again", "forget", "delete"):
+        with pytest.raises(SettingsError, match=f"job {waiting} is waiting"):
+            page._act(act, waiting)
+    assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
     page._act("forget", done)
     page._act("remove", waiting)
+    assert desk.queue.entries() == []
+
+
+def test_a_job_of_another_version_can_be_taken_out_of_the_queue(desk, page):
+    id = row(desk)
+    with sqlite3.connect(desk.places.data / "queue.sqlite") as db:
+        db.execute("UPDATE jobs SET job = '{}'")
+    db.close()
+    assert "failed" in page._look(0, {})[1]["choices"][0][0]
+    page._act("remove", id)
     assert desk.queue.entries() == []
 
 

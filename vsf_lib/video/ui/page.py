@@ -13,15 +13,14 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.controls import QUIET, seen
-from vsf_lib.errors import SettingsError, VSFError
+from vsf_lib.errors import VSFError
 from vsf_lib.pages.kept import keep_form, kept_form
 from vsf_lib.pages.said import say
 from vsf_lib.pages.words import on_page
-from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.queue import RUNNING, WAITING, Entry
-from vsf_lib.video.ui import told
+from vsf_lib.video.queue import RUNNING, WAITING
+from vsf_lib.video.ui import acts, told
 from vsf_lib.video.ui.downloads import DownloadPanel
 from vsf_lib.video.ui.form import Form
 
@@ -32,16 +31,6 @@ _PUBLIC = (
     "This page is open to others, so installing, downloading, deleting and free paths are off: it offers the "
     "models and LoRAs in this machine's folders."
 )
-_NONE_CHOSEN = "no job is chosen: click one in the queue or the history"
-_QUEUE_ACTS = {
-    "cancel": "Cancel",
-    "up": "Up",
-    "down": "Down",
-    "duplicate": "Duplicate",
-    "edit": "Edit",
-    "remove": "Remove",
-}
-_HISTORY_ACTS = {"again": "Again", "folder": "Open folder", "forget": "Remove", "delete": "Delete file"}
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -109,16 +98,12 @@ class _Page:
     def _build_jobs(self) -> None:
         frees = self._desk.frees
         self._queue = _jobs("Queue", "vsf_video_queue")
-        self._acts = _buttons(_QUEUE_ACTS)
+        self._acts = _buttons(acts.QUEUE)
         with gr.Row():
             self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause", size="sm")
             self._free = gr.Button(frees or "Free", visible=bool(frees), elem_id="vsf_video_free", size="sm")
         self._history = _jobs("History", "vsf_video_history")
-        self._acts |= _buttons({
-            name: label for name, label in _HISTORY_ACTS.items()
-            if (name != "folder" or self._desk.rights.open_folder)
-            and (name != "delete" or self._desk.rights.delete)
-        })  # fmt: skip
+        self._acts |= _buttons(acts.of_history(self._desk.rights))
         self._dropped = gr.File(
             label="Drop a video of this program to restore its parameters",
             type="filepath",
@@ -228,7 +213,7 @@ class _Page:
     def _edit(self, id: int) -> list[Any]:
         """The job in the form, and a button that puts it back."""
         try:
-            entry = self._queued(id)
+            entry = acts.queued(self._desk, id)
         except VSFError as error:
             nothing = [gr.update()] * len(self._form.outputs)
             return [*nothing, say(on_page(str(error)), bad=True), 0, gr.update(visible=False)]
@@ -243,17 +228,6 @@ class _Page:
             return [*self._saying(say(on_page(str(error)), bad=True), chosen, seen), gr.update()]
         return [*self._saying(say(f"job {id} is changed"), chosen, seen), gr.update(visible=False)]
 
-    def _queued(self, id: int) -> Entry:
-        """The job that is chosen; raises SettingsError for none, and for one of the history."""
-        if not id:
-            raise SettingsError(_NONE_CHOSEN)
-        entry = self._desk.queue.entry(id)
-        if entry.state not in (WAITING, RUNNING):
-            raise SettingsError(
-                f"job {id} is {entry.state}: choose one in the queue, or a button of the history"
-            )
-        return entry
-
     def _pause_or_go(self) -> str:
         queue = self._desk.queue
         queue.paused = not queue.paused
@@ -261,37 +235,7 @@ class _Page:
         return "no job is begun until the queue goes on" if queue.paused else ""
 
     def _act(self, name: str, id: int) -> str:
-        desk, queue = self._desk, self._desk.queue
-        if not id and name != "folder":
-            raise SettingsError(_NONE_CHOSEN)
-        if name in _QUEUE_ACTS:
-            self._queued(id)
-        said = ""
-        if name == "cancel":
-            said = desk.cancel(id)
-        elif name in ("up", "down"):
-            waiting = [entry.id for entry in queue.entries(WAITING)]
-            place = waiting.index(id) if id in waiting else 0
-            queue.move(id, place + (1 if name == "down" else -1))
-        elif name == "duplicate":
-            said = f"job {queue.duplicate(id)} is in the queue"
-        elif name == "again":
-            said = f"job {queue.again(id)} is in the queue"
-        elif name in ("remove", "forget"):
-            queue.remove(id)
-        elif name == "folder":
-            desk.open_folder(id)
-        elif name == "delete":
-            said = f"job {id} and its file are deleted"
-            path = Path(queue.entry(id).path)
-            cache = Path(self._video.GRADIO_CACHE)
-            files = (path, still_of(path)) if path.name else ()  # a job that failed has none
-            copies = [copy for file in files for copy in told.copies(file, cache)]
-            desk.delete(id)
-            for copy in copies:
-                copy.unlink(missing_ok=True)
-        desk.runner.wake()
-        return said
+        return acts.act(self._desk, name, id, Path(self._video.GRADIO_CACHE))
 
     def _free_memory(self) -> str:
         self._desk.free()

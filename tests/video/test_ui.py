@@ -201,9 +201,9 @@ def test_the_buttons_of_each_list_leave_the_other_alone(desk, page):
     for act in ("cancel", "up", "down", "duplicate", "remove"):
         with pytest.raises(SettingsError, match=f"job {done} is done: choose one in the queue"):
             page._act(act, done)
-    *_, said, editing, save = page._edit(done)
+    *form, said, editing, save = page._edit(done)
     assert "choose one in the queue" in said
-    assert (editing, save["visible"]) == (0, False)
+    assert all(update == gr.update() for update in (*form, editing, save)), "another may be being edited"
     assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
     for act in ("again", "forget", "delete"):
         with pytest.raises(SettingsError, match=f"job {waiting} is waiting"):
@@ -248,6 +248,15 @@ def test_what_was_said_of_a_job_goes_when_it_has_ended(desk, page):
     after = page._look(id, looked[-1], said)
     assert after[-2] == ""
     assert page._look(id, after[-1], None)[-2] == gr.update(), "as a page begins"
+
+
+def test_what_cannot_be_restored_leaves_a_job_that_is_edited_alone(desk, page):
+    *form, said, save = page._restore(VideoJob.from_infotext)("a red car\nSteps: 8")
+    assert "vsf-error" in said
+    assert all(update == gr.update() for update in (*form, save))
+    assert all(update == gr.update() for update in page._restore(VideoJob.from_infotext)(""))
+    *form, said, save = page._restore(VideoJob.from_infotext)(full(desk).infotext())
+    assert (len(form), save["visible"]) == (len(page._form.outputs), False), "the form holds another"
 
 
 def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, monkeypatch):

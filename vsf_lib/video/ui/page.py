@@ -146,17 +146,14 @@ class _Page:
             jobs.input(lambda id: id or 0, inputs=[jobs], outputs=[self._chosen], **QUIET).then(
                 self._look, inputs=look, outputs=live, **QUIET
             )
-        filled = [*self._form.outputs, self._said]
-        away: dict[str, Any] = {"outputs": [self._save], **QUIET}  # the form holds another job now
-        self._reuse.click(
-            restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET
-        ).then(lambda: gr.update(visible=False), **away)
+        filled = [*self._form.outputs, self._said, self._save]
+        self._reuse.click(restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET)
         self._dropped.upload(
             restore(lambda path: self._desk.restored(Path(path))),
             inputs=[self._dropped],
             outputs=filled,
             **QUIET,
-        ).then(lambda: gr.update(visible=False), **away).then(
+        ).then(
             None, outputs=[self._dropped], js="() => null"
         )  # what lies in the zone would keep the next file out of it
         if self._downloads is not None:
@@ -187,18 +184,22 @@ class _Page:
         return [*shown, said, fresh]
 
     def _restore(self, get: Callable[[Any], VideoJob]) -> Callable[[Any], list[Any]]:
-        """An event that fills the form with a job."""
+        """An event that fills the form with a job, which is then no longer the one that is being edited."""
 
         def event(value: Any) -> list[Any]:
             nothing = [gr.update()] * len(self._form.outputs)
             if not value:
-                return [*nothing, gr.update()]
+                return [*nothing, gr.update(), gr.update()]
             try:
-                return [*self._form.filled(get(value)), say("the parameters are in the form")]
+                job = get(value)
             except VSFError as error:
-                return [*nothing, say(on_page(str(error)), bad=True)]
+                return [*nothing, say(on_page(str(error)), bad=True), gr.update()]
+            return [*self._filled(job), gr.update(visible=False)]
 
         return event
+
+    def _filled(self, job: VideoJob) -> list[Any]:
+        return [*self._form.filled(job), say("the parameters are in the form")]
 
     def _add(self, *values: Any) -> list[Any]:
         """Shows the new job from here on."""
@@ -211,14 +212,14 @@ class _Page:
         return ["".join(map(say, (f"job {id} is in the queue{paused}", *notes))), id]
 
     def _edit(self, id: int) -> list[Any]:
-        """The job in the form, and a button that puts it back."""
+        """The job in the form, and a button that puts it back; if there is none, what was edited stays."""
         try:
             entry = acts.queued(self._desk, id)
         except VSFError as error:
-            nothing = [gr.update()] * len(self._form.outputs)
-            return [*nothing, say(on_page(str(error)), bad=True), 0, gr.update(visible=False)]
-        filled = self._restore(lambda entry: entry.job)(entry)
-        return [*filled, id, gr.update(visible=entry.state == WAITING, value=f"Save job {id}")]
+            said = say(on_page(str(error)), bad=True)
+            return [*[gr.update()] * len(self._form.outputs), said, gr.update(), gr.update()]
+        save = gr.update(visible=entry.state == WAITING, value=f"Save job {id}")
+        return [*self._filled(entry.job), id, save]
 
     def _save_job(self, chosen: int, seen: dict[str, Any], _: str, id: int, *values: Any) -> list[Any]:
         """The button stays until it has worked, or the edits would be lost."""

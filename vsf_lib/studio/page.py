@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.controls import QUIET
-from vsf_lib.pages.kept import KEPT_TAB, keep_tab
 from vsf_lib.studio.desk import ImageDesk
+from vsf_lib.studio.ui.kept import KEPT_TAB, keep_tab
 from vsf_lib.studio.ui.tab import ImageTab
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.ui.page import place

@@ -14,7 +14,7 @@ import gradio as gr
 
 from vsf_lib.controls import QUIET, seen
 from vsf_lib.errors import VSFError
-from vsf_lib.pages.kept import keep_form, kept_form
+from vsf_lib.pages.kept import NOTHING, keep_form, kept_form
 from vsf_lib.pages.said import say
 from vsf_lib.pages.words import on_page
 from vsf_lib.video.desk import Desk
@@ -154,7 +154,7 @@ class _Page:
             outputs=filled,
             **QUIET,
         ).then(
-            None, outputs=[self._dropped], js="() => null"
+            None, outputs=[self._dropped], js=NOTHING
         )  # what lies in the zone would keep the next file out of it
         if self._downloads is not None:
             self._downloads.connect()

@@ -13,7 +13,7 @@
             const dragged = event.dataTransfer;
             if (event.defaultPrevented || !dragged || ![...dragged.types].includes('Files')) return;
             const shown = zone();
-            if (!shown) return;  // another part of a WebUI has the word
+            if (!shown) return;  // another tab is open: the drop is none of ours
             event.preventDefault();
             const input = shown.querySelector('input[type=file]');  // none while a file lies in it
             if (kind === 'dragover') dragged.dropEffect = input ? 'copy' : 'none';

@@ -251,7 +251,7 @@ class _Page:
 
     def _look(self, id: int, seen: dict[str, Any], said: str | None = "") -> list[Any]:
         """Updates of all that shows the queue; what is as it was `seen` is left alone, to be scrolled and
-        played in peace. What is `said` of a job that has ended since is taken away."""
+        played in peace. What is `said` of the chosen job goes when it has ended, or another is chosen."""
         try:
             queue, paused = self._desk.queue.entries(RUNNING, WAITING), self._desk.queue.paused
             history = self._desk.queue.history(_HISTORY)

@@ -13,10 +13,12 @@ import pytest
 gr = pytest.importorskip("gradio")
 pytest.importorskip("wan_files")
 
+from page_events import answered  # noqa: E402
 from wan_files import save_lora  # noqa: E402
 
 from vsf_lib.controls import WHY, seen  # noqa: E402
 from vsf_lib.errors import SettingsError  # noqa: E402
+from vsf_lib.pages import world  # noqa: E402
 from vsf_lib.settings import Settings, field  # noqa: E402
 from vsf_lib.video.desk import Desk, Places  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
@@ -136,6 +138,18 @@ def test_the_form_comes_back_from_what_the_browser_has_kept(desk, form):
     some = form.kept(json.dumps({"prompt": "a bird", "steps": None, "fps": "many"}))
     assert dict(zip(form.elements, some, strict=False))["prompt"]["value"] == "a bird"
     assert dict(zip(form.elements, some, strict=False))["steps"]["value"] == first(form)["steps"]
+
+
+def test_another_model_brings_its_hints_recipes_and_strengths(desk):
+    with gr.Blocks() as blocks:
+        form = Form(desk)
+    for model in ("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+        chosen = form.elements["model"]
+        found = answered(blocks, chosen, "input", {chosen: model})
+        assert found[form.elements["alpha"]]["value"] == desk.strengths(model)["alpha"]
+        assert found[form.elements["prompt"]]["info"] == world.world(model)
+        assert found[form.elements["negative_prompt"]]["info"] == world.parts(model)
+        assert found[form._suggestions.recipe]["choices"] == desk.recipes(model)
 
 
 def folds(element):

@@ -12,11 +12,12 @@
         window.addEventListener(kind, (event) => {
             const dragged = event.dataTransfer;
             if (event.defaultPrevented || !dragged || ![...dragged.types].includes('Files')) return;
-            const input = zone()?.querySelector('input[type=file]');
-            if (!input) return;  // another part of a WebUI has the word
+            const shown = zone();
+            if (!shown) return;  // another tab is open: the drop is none of ours
             event.preventDefault();
-            if (kind === 'dragover') dragged.dropEffect = 'copy';
-            else if (dragged.files.length) {
+            const input = shown.querySelector('input[type=file]');  // none while a file lies in it
+            if (kind === 'dragover') dragged.dropEffect = input ? 'copy' : 'none';
+            else if (input && dragged.files.length) {
                 input.files = dragged.files;
                 input.dispatchEvent(new Event('change', {bubbles: true}));
             }

@@ -98,6 +98,12 @@ def test_a_recipe_fills_in_its_example_on_top_of_the_preset(images: Suggestions,
     assert images.filled_in(None, "scenes", "vsf")[-1] == ""
 
 
+def test_what_nobody_has_seen_of_a_recipe_is_not_said_to_be_seen(images: Suggestions) -> None:
+    for model, measured in (("scenes", True), (LARGE, False)):
+        *_, said = images.filled_in("semi-abstract", model, "vsf")
+        assert ("seen: " in said, "nobody has measured it" in said) == (measured, not measured)
+
+
 def test_the_recipes_are_those_that_the_model_can_show(images: Suggestions) -> None:
     names = {model: [name for _, name in images.offered(model)["choices"]] for model in ("scenes", LARGE)}
     assert "camouflage" in names[LARGE]

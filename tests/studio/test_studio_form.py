@@ -13,11 +13,13 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from page_events import answered  # noqa: E402
 from pictures import BASE, noise, save, save_group  # noqa: E402
 
 from vsf_lib.errors import SettingsError  # noqa: E402
-from vsf_lib.images.resolve import resolve  # noqa: E402
+from vsf_lib.images.resolve import resolve, usual_steps  # noqa: E402
 from vsf_lib.metadata import COMPARISON, COMPARISON_VALUE  # noqa: E402
+from vsf_lib.pages import world  # noqa: E402
 from vsf_lib.pages.suggestions import OWN, STRONG, USUAL  # noqa: E402
 from vsf_lib.preset_choice import strengths  # noqa: E402
 from vsf_lib.presets import preset_for  # noqa: E402
@@ -124,6 +126,33 @@ def test_a_file_comes_back_whole_from_the_form(
         assert again.settings.canonical() == settings
         assert (again.seed, again.steps, again.size) == (told.seed, told.steps, (64, 48))
         assert (again.prompt, again.model) == (told.prompt, "scenes")
+
+
+def test_a_file_comes_back_with_its_preset_and_the_hints_of_its_model(
+    form: Form, desk: ImageDesk, tmp_path: Path
+) -> None:
+    usual, strong = (preset_for("scenes", strong=strong).settings("wheels") for strong in (False, True))
+    own = usual.model_copy(update={"alpha": usual.alpha + 0.01})
+    for number, (settings, preset) in enumerate(((usual, USUAL), (strong, STRONG), (own, OWN))):
+        told = replace(BASE, settings=settings)
+        path = save(tmp_path / f"{number}.png", noise(np.random.default_rng()), told)
+        updates = dict(zip(form.outputs, form.filled(desk.restored(path)), strict=True))
+        assert updates[form._suggestions.preset]["value"] == preset
+        assert updates[form.elements["prompt"]]["info"] == world.world("scenes") != ""
+
+
+def test_another_model_brings_its_steps_hints_recipes_and_strengths(desk: ImageDesk) -> None:
+    with gr.Blocks() as blocks:
+        form = Form(desk)
+        form.connect()
+    for model in ("black-forest-labs/FLUX.1-dev", "scenes"):
+        chosen = form.elements["model"]
+        found = answered(blocks, chosen, "input", {chosen: model})
+        assert found[form.elements["steps"]] == usual_steps(model)
+        assert found[form.elements["alpha"]]["value"] == preset_for(model).alpha
+        assert found[form.elements["prompt"]]["info"] == world.world(model)
+        assert found[form.elements["negative_prompt"]]["info"] == world.parts(model)
+        assert found[form._suggestions.recipe]["choices"] == desk.recipes(model)
 
 
 def test_a_file_of_another_program_leaves_the_model_of_the_form(

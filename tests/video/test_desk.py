@@ -15,7 +15,7 @@ from PIL import Image
 from waiting import until
 from wan_files import save_lora
 
-from vsf_lib.errors import OutputError, PromptError, SettingsError
+from vsf_lib.errors import ModelError, OutputError, PromptError, SettingsError
 from vsf_lib.video import overlay
 from vsf_lib.video.desk import Desk, Places, Rights
 from vsf_lib.video.download.catalogue import Source
@@ -137,6 +137,27 @@ def test_outputs_that_cannot_be_written_to_are_told_before_anything_waits(desk, 
     with pytest.raises(OutputError, match=r"nothing is made, .* in .*videos: File exists"):
         desk.add({**FORM, "model": "klein"})
     assert desk.queue.entries() == []
+
+
+def test_a_public_page_is_not_told_where_its_videos_lie(places):
+    desk = Desk(places, Rights(paths=False))
+    places.outputs.write_text("a file in the way", "utf-8")
+    with pytest.raises(OutputError, match="could not be kept in its folder: ") as told:
+        desk.add({**FORM, "model": "klein"})
+    assert str(places.outputs) not in str(told.value)
+    desk.close()
+
+
+def test_a_lora_that_is_not_there_is_told_before_anything_waits(desk):
+    desk.queue.paused = True
+    gone = {**FORM, "model": "klein", "loras": "gone.safetensors"}
+    with pytest.raises(ModelError, match=r"there is no LoRA gone\.safetensors"):
+        desk.add(gone)
+    assert desk.queue.entries() == []
+    id = desk.add({**FORM, "model": "klein"})
+    with pytest.raises(ModelError, match=r"there is no LoRA gone\.safetensors"):
+        desk.save(id, gone)
+    assert desk.queue.entry(id).job.loras == ()
 
 
 def test_a_file_of_no_video_is_told_by_its_name_alone(desk, tmp_path):

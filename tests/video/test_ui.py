@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 gr = pytest.importorskip("gradio")
 pytest.importorskip("wan_files")
 
+from page_events import answered  # noqa: E402
 from wan_files import save_lora  # noqa: E402
 
 from vsf_lib.controls import WHY, seen  # noqa: E402
 from vsf_lib.errors import SettingsError  # noqa: E402
+from vsf_lib.pages import world  # noqa: E402
 from vsf_lib.settings import Settings, field  # noqa: E402
 from vsf_lib.video.desk import Desk, Places  # noqa: E402
 from vsf_lib.video.job import Lora, VideoJob  # noqa: E402
@@ -137,6 +140,18 @@ def test_the_form_comes_back_from_what_the_browser_has_kept(desk, form):
     assert dict(zip(form.elements, some, strict=False))["steps"]["value"] == first(form)["steps"]
 
 
+def test_another_model_brings_its_hints_recipes_and_strengths(desk):
+    with gr.Blocks() as blocks:
+        form = Form(desk)
+    for model in ("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+        chosen = form.elements["model"]
+        found = answered(blocks, chosen, "input", {chosen: model})
+        assert found[form.elements["alpha"]]["value"] == desk.strengths(model)["alpha"]
+        assert found[form.elements["prompt"]]["info"] == world.world(model)
+        assert found[form.elements["negative_prompt"]]["info"] == world.parts(model)
+        assert found[form._suggestions.recipe]["choices"] == desk.recipes(model)
+
+
 def folds(element):
     """Whether it is in an accordion."""
     while element is not None:
@@ -191,7 +206,7 @@ def test_a_save_that_fails_keeps_its_button(desk, page):
     assert desk.queue.entry(id).job.prompt == "a bird"
 
 
-def test_the_queue_s_buttons_leave_the_history_alone(desk, page):
+def test_the_buttons_of_each_list_leave_the_other_alone(desk, page):
     done, waiting = row(desk), row(desk)
     desk.queue.paused = False
     desk.queue.take()
@@ -200,12 +215,26 @@ def test_the_queue_s_buttons_leave_the_history_alone(desk, page):
     for act in ("cancel", "up", "down", "duplicate", "remove"):
         with pytest.raises(SettingsError, match=f"job {done} is done: choose one in the queue"):
             page._act(act, done)
-    *_, said, editing, save = page._edit(done)
+    *form, said, editing, save = page._edit(done)
     assert "choose one in the queue" in said
-    assert (editing, save["visible"]) == (0, False)
+    assert all(update == gr.update() for update in (*form, editing, save)), "another may be being edited"
+    assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
+    for act in ("again", "forget", "delete"):
+        with pytest.raises(SettingsError, match=f"job {waiting} is waiting"):
+            page._act(act, waiting)
     assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
     page._act("forget", done)
     page._act("remove", waiting)
+    assert desk.queue.entries() == []
+
+
+def test_a_job_of_another_version_can_be_taken_out_of_the_queue(desk, page):
+    id = row(desk)
+    with sqlite3.connect(desk.places.data / "queue.sqlite") as db:
+        db.execute("UPDATE jobs SET job = '{}'")
+    db.close()
+    assert "failed" in page._look(0, {})[1]["choices"][0][0]
+    page._act("remove", id)
     assert desk.queue.entries() == []
 
 
@@ -233,6 +262,15 @@ def test_what_was_said_of_a_job_goes_when_it_has_ended(desk, page):
     after = page._look(id, looked[-1], said)
     assert after[-2] == ""
     assert page._look(id, after[-1], None)[-2] == gr.update(), "as a page begins"
+
+
+def test_what_cannot_be_restored_leaves_a_job_that_is_edited_alone(desk, page):
+    *form, said, save = page._restore(VideoJob.from_infotext)("a red car\nSteps: 8")
+    assert "vsf-error" in said
+    assert all(update == gr.update() for update in (*form, save))
+    assert all(update == gr.update() for update in page._restore(VideoJob.from_infotext)(""))
+    *form, said, save = page._restore(VideoJob.from_infotext)(full(desk).infotext())
+    assert (len(form), save["visible"]) == (len(page._form.outputs), False), "the form holds another"
 
 
 def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, monkeypatch):

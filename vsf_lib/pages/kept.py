@@ -1,8 +1,7 @@
-"""What a browser keeps of the page, so that neither a reload nor a restart of the server loses it.
+"""What a browser keeps of a form, so that neither a reload nor a restart of the server loses it.
 
-Owns the names and the small scripts: the forms as they were sent the last time, which of the page's tabs is
-open, and the key of the picture's job that runs. Each tab of the browser keeps its own key; the last one's is
-there for one that comes after another was closed. And the way of a form's values back into its elements.
+Owns its name there and the small scripts that put it in, as it was sent the last time, and take it out; and
+the way of its values back into its elements.
 """
 
 from __future__ import annotations
@@ -16,31 +15,13 @@ import gradio as gr
 
 from vsf_lib.controls import shown
 
-_JOB, _TAB = "vsf-image-job", "vsf-tab"
 NOTHING = "() => null"
-# A browser may be told to keep nothing, and then throws.
-KEEP_JOB = f"""(job) => {{
-    try {{
-        if (job) for (const place of [sessionStorage, localStorage]) place.setItem('{_JOB}', job);
-    }} catch {{}}
-    return job;
-}}"""
-KEPT_JOBS = f"""() => {{
-    try {{ return [sessionStorage, localStorage].map((place) => place.getItem('{_JOB}') ?? ''); }} catch {{}}
-    return ['', ''];
-}}"""
-KEPT_TAB = f"""() => {{
-    try {{ return sessionStorage.getItem('{_TAB}') ?? ''; }} catch {{ return ''; }}
-}}"""
-
-
-def keep_tab(name: str) -> str:
-    """A script that keeps which tab this page of the browser shows."""
-    return f"() => {{ try {{ sessionStorage.setItem('{_TAB}', '{name}'); }} catch {{}} }}"
+"""A script that empties an element."""
 
 
 def keep_form(page: str, names: Iterable[str]) -> str:
     """A script that keeps the values of a page's form, by these names, as they are sent."""
+    # A browser may be told to keep nothing, and then throws.
     return f"""(...values) => {{
     try {{
         const kept = Object.fromEntries({json.dumps([*names])}.map((name, at) => [name, values[at]]));

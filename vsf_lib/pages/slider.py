@@ -1,4 +1,4 @@
-"""A slider that passes on what is typed beside it, however far or empty: the desk has the word on bounds.
+"""A slider that passes on what is typed beside it, however far off or empty: the desk checks bounds.
 
 Gradio's own answers with an error of its own, or with none: in the browser it moves what is typed to the
 nearer end, and an emptied number to 0. `vsf.js` keeps it from that, in elements of the class `vsf-typed`.

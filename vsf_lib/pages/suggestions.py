@@ -67,7 +67,7 @@ class Suggestions:
         for strength in strengths:
             if isinstance(strength, gr.Slider):
                 strength.input(lambda: OWN, outputs=[self.preset], **QUIET)
-        # Gradio's radio buttons report another's hand as a user's, so that the value has to tell.
+        # Gradio's radio buttons say `input` also when an event has set them, so that the value has to tell.
         tokens = elements["negative_tokens"]
         tokens.input(self.unless_suggested, inputs=[tokens, *asked], outputs=[self.preset], **QUIET)
         elements["model"].input(self.offered, inputs=[elements["model"]], outputs=[self.recipe], **QUIET)

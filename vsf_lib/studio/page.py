@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.controls import QUIET
-from vsf_lib.pages.kept import KEPT_TAB, keep_tab
 from vsf_lib.studio.desk import ImageDesk
+from vsf_lib.studio.ui.kept import KEPT_TAB, keep_tab
 from vsf_lib.studio.ui.tab import ImageTab
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.ui.page import place
@@ -32,6 +32,6 @@ def build(images: ImageDesk, videos: Desk) -> gr.Blocks:
 def _opened(kept: str) -> Any:
     """An update to the tab that this browser's page showed before it was loaded anew.
 
-    None to the first one, which is open: gradio's page stands still when it is told so.
+    None to the first one, which is open: told so, gradio's page freezes.
     """
     return gr.update(selected="video") if kept == "video" else gr.skip()

@@ -17,7 +17,10 @@ _OTHERS = {"boolean": "true or false", "string": "text", "array": "a list", "obj
 
 
 def checked(kind: type[BaseModel], values: Mapping[str, Any]) -> Any:
-    """One line for the first thing wrong, in the words of `Settings` where it is one of its fields."""
+    """A model of that kind; raises SettingsError for the first thing wrong.
+
+    In the words of `Settings` where it is one of its fields.
+    """
     for name, value in values.items():
         wanted = _wanted(kind, (name,)) if isinstance(value, bool) else ""
         if any(number in wanted for number in _NUMBERS.values()):  # pydantic takes True for 1

@@ -16,12 +16,13 @@ import gradio as gr
 from vsf_lib.controls import QUIET
 from vsf_lib.errors import VSFError
 from vsf_lib.images.row import CANCELLED, DONE, FAILED, WAITING, Job
-from vsf_lib.pages.kept import KEEP_JOB, KEPT_JOBS, NOTHING, keep_form, kept_form
+from vsf_lib.pages.kept import NOTHING, keep_form, kept_form
 from vsf_lib.pages.said import bar, say
 from vsf_lib.pages.words import on_page
 from vsf_lib.studio.desk import ImageDesk
 from vsf_lib.studio.history import EXAMPLE, thumbnail
 from vsf_lib.studio.ui.form import Form
+from vsf_lib.studio.ui.kept import KEEP_JOB, KEPT_JOBS
 from vsf_lib.studio.ui.result import BEFORE, Result
 from vsf_lib.video.progress import spoken
 

@@ -13,15 +13,14 @@ from typing import Any
 import gradio as gr
 
 from vsf_lib.controls import QUIET, seen
-from vsf_lib.errors import SettingsError, VSFError
-from vsf_lib.pages.kept import keep_form, kept_form
+from vsf_lib.errors import VSFError
+from vsf_lib.pages.kept import NOTHING, keep_form, kept_form
 from vsf_lib.pages.said import say
 from vsf_lib.pages.words import on_page
-from vsf_lib.video.comparison import still_of
 from vsf_lib.video.desk import Desk
 from vsf_lib.video.job import VideoJob
-from vsf_lib.video.queue import RUNNING, WAITING, Entry
-from vsf_lib.video.ui import told
+from vsf_lib.video.queue import RUNNING, WAITING
+from vsf_lib.video.ui import acts, told
 from vsf_lib.video.ui.downloads import DownloadPanel
 from vsf_lib.video.ui.form import Form
 
@@ -32,16 +31,6 @@ _PUBLIC = (
     "This page is open to others, so installing, downloading, deleting and free paths are off: it offers the "
     "models and LoRAs in this machine's folders."
 )
-_NONE_CHOSEN = "no job is chosen: click one in the queue or the history"
-_QUEUE_ACTS = {
-    "cancel": "Cancel",
-    "up": "Up",
-    "down": "Down",
-    "duplicate": "Duplicate",
-    "edit": "Edit",
-    "remove": "Remove",
-}
-_HISTORY_ACTS = {"again": "Again", "folder": "Open folder", "forget": "Remove", "delete": "Delete file"}
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -109,16 +98,12 @@ class _Page:
     def _build_jobs(self) -> None:
         frees = self._desk.frees
         self._queue = _jobs("Queue", "vsf_video_queue")
-        self._acts = _buttons(_QUEUE_ACTS)
+        self._acts = _buttons(acts.QUEUE)
         with gr.Row():
             self._pause = gr.Button("Pause the queue", elem_id="vsf_video_pause", size="sm")
             self._free = gr.Button(frees or "Free", visible=bool(frees), elem_id="vsf_video_free", size="sm")
         self._history = _jobs("History", "vsf_video_history")
-        self._acts |= _buttons({
-            name: label for name, label in _HISTORY_ACTS.items()
-            if (name != "folder" or self._desk.rights.open_folder)
-            and (name != "delete" or self._desk.rights.delete)
-        })  # fmt: skip
+        self._acts |= _buttons(acts.of_history(self._desk.rights))
         self._dropped = gr.File(
             label="Drop a video of this program to restore its parameters",
             type="filepath",
@@ -161,18 +146,15 @@ class _Page:
             jobs.input(lambda id: id or 0, inputs=[jobs], outputs=[self._chosen], **QUIET).then(
                 self._look, inputs=look, outputs=live, **QUIET
             )
-        filled = [*self._form.outputs, self._said]
-        away: dict[str, Any] = {"outputs": [self._save], **QUIET}  # the form holds another job now
-        self._reuse.click(
-            restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET
-        ).then(lambda: gr.update(visible=False), **away)
+        filled = [*self._form.outputs, self._said, self._save]
+        self._reuse.click(restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET)
         self._dropped.upload(
             restore(lambda path: self._desk.restored(Path(path))),
             inputs=[self._dropped],
             outputs=filled,
             **QUIET,
-        ).then(lambda: gr.update(visible=False), **away).then(
-            None, outputs=[self._dropped], js="() => null"
+        ).then(
+            None, outputs=[self._dropped], js=NOTHING
         )  # what lies in the zone would keep the next file out of it
         if self._downloads is not None:
             self._downloads.connect()
@@ -202,18 +184,22 @@ class _Page:
         return [*shown, said, fresh]
 
     def _restore(self, get: Callable[[Any], VideoJob]) -> Callable[[Any], list[Any]]:
-        """An event that fills the form with a job."""
+        """An event that fills the form with a job, which is then no longer the one that is being edited."""
 
         def event(value: Any) -> list[Any]:
             nothing = [gr.update()] * len(self._form.outputs)
             if not value:
-                return [*nothing, gr.update()]
+                return [*nothing, gr.update(), gr.update()]
             try:
-                return [*self._form.filled(get(value)), say("the parameters are in the form")]
+                job = get(value)
             except VSFError as error:
-                return [*nothing, say(on_page(str(error)), bad=True)]
+                return [*nothing, say(on_page(str(error)), bad=True), gr.update()]
+            return [*self._filled(job), gr.update(visible=False)]
 
         return event
+
+    def _filled(self, job: VideoJob) -> list[Any]:
+        return [*self._form.filled(job), say("the parameters are in the form")]
 
     def _add(self, *values: Any) -> list[Any]:
         """Shows the new job from here on."""
@@ -226,14 +212,14 @@ class _Page:
         return ["".join(map(say, (f"job {id} is in the queue{paused}", *notes))), id]
 
     def _edit(self, id: int) -> list[Any]:
-        """The job in the form, and a button that puts it back."""
+        """The job in the form, and a button that puts it back; if there is none, what was edited stays."""
         try:
-            entry = self._queued(id)
+            entry = acts.queued(self._desk, id)
         except VSFError as error:
-            nothing = [gr.update()] * len(self._form.outputs)
-            return [*nothing, say(on_page(str(error)), bad=True), 0, gr.update(visible=False)]
-        filled = self._restore(lambda entry: entry.job)(entry)
-        return [*filled, id, gr.update(visible=entry.state == WAITING, value=f"Save job {id}")]
+            said = say(on_page(str(error)), bad=True)
+            return [*[gr.update()] * len(self._form.outputs), said, gr.update(), gr.update()]
+        save = gr.update(visible=entry.state == WAITING, value=f"Save job {id}")
+        return [*self._filled(entry.job), id, save]
 
     def _save_job(self, chosen: int, seen: dict[str, Any], _: str, id: int, *values: Any) -> list[Any]:
         """The button stays until it has worked, or the edits would be lost."""
@@ -243,17 +229,6 @@ class _Page:
             return [*self._saying(say(on_page(str(error)), bad=True), chosen, seen), gr.update()]
         return [*self._saying(say(f"job {id} is changed"), chosen, seen), gr.update(visible=False)]
 
-    def _queued(self, id: int) -> Entry:
-        """The job that is chosen; raises SettingsError for none, and for one of the history."""
-        if not id:
-            raise SettingsError(_NONE_CHOSEN)
-        entry = self._desk.queue.entry(id)
-        if entry.state not in (WAITING, RUNNING):
-            raise SettingsError(
-                f"job {id} is {entry.state}: choose one in the queue, or a button of the history"
-            )
-        return entry
-
     def _pause_or_go(self) -> str:
         queue = self._desk.queue
         queue.paused = not queue.paused
@@ -261,37 +236,7 @@ class _Page:
         return "no job is begun until the queue goes on" if queue.paused else ""
 
     def _act(self, name: str, id: int) -> str:
-        desk, queue = self._desk, self._desk.queue
-        if not id and name != "folder":
-            raise SettingsError(_NONE_CHOSEN)
-        if name in _QUEUE_ACTS:
-            self._queued(id)
-        said = ""
-        if name == "cancel":
-            said = desk.cancel(id)
-        elif name in ("up", "down"):
-            waiting = [entry.id for entry in queue.entries(WAITING)]
-            place = waiting.index(id) if id in waiting else 0
-            queue.move(id, place + (1 if name == "down" else -1))
-        elif name == "duplicate":
-            said = f"job {queue.duplicate(id)} is in the queue"
-        elif name == "again":
-            said = f"job {queue.again(id)} is in the queue"
-        elif name in ("remove", "forget"):
-            queue.remove(id)
-        elif name == "folder":
-            desk.open_folder(id)
-        elif name == "delete":
-            said = f"job {id} and its file are deleted"
-            path = Path(queue.entry(id).path)
-            cache = Path(self._video.GRADIO_CACHE)
-            files = (path, still_of(path)) if path.name else ()  # a job that failed has none
-            copies = [copy for file in files for copy in told.copies(file, cache)]
-            desk.delete(id)
-            for copy in copies:
-                copy.unlink(missing_ok=True)
-        desk.runner.wake()
-        return said
+        return acts.act(self._desk, name, id, Path(self._video.GRADIO_CACHE))
 
     def _free_memory(self) -> str:
         self._desk.free()
@@ -306,7 +251,7 @@ class _Page:
 
     def _look(self, id: int, seen: dict[str, Any], said: str | None = "") -> list[Any]:
         """Updates of all that shows the queue; what is as it was `seen` is left alone, to be scrolled and
-        played in peace. What is `said` of a job that has ended since is taken away."""
+        played in peace. What is `said` of the chosen job goes when it has ended, or another is chosen."""
         try:
             queue, paused = self._desk.queue.entries(RUNNING, WAITING), self._desk.queue.paused
             history = self._desk.queue.history(_HISTORY)

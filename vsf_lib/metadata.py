@@ -92,9 +92,7 @@ def parse_parameters(infotext: str) -> Parameters:
     *lines, last = infotext.strip().split("\n")
     pairs = read_pairs(last)
     if len(pairs) < _FEWEST_PAIRS:
-        raise SettingsError(
-            'the infotext does not end in a line of parameters such as "Steps: 8, Sampler: ..."'
-        )
+        raise SettingsError('this text does not end in a line of parameters such as "Steps: 8, Sampler: ..."')
     prompt, negative = _read_head(lines)
     width, height = _size(pairs)
     ours = {*_OWN, *(setting.infotext for setting in fields())}

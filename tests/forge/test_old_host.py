@@ -112,9 +112,9 @@ def test_the_tab_opens_and_makes_a_video_between_pictures(host: Forge) -> None:
         page.until(lambda: page.shows("#vsf_video_prompt textarea"), "no page in the tab")
 
         def answers() -> bool:
-            page.click("#vsf_video_again")
+            page.click("#vsf_video_up")
             time.sleep(1)
-            return "no job is chosen" in page.said()
+            return "choose one in the queue" in page.said() or "no job is chosen" in page.said()
 
         page.until(answers, "the page's buttons do nothing")
         page.fill_form(models[0].name, steps=80)

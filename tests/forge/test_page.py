@@ -307,6 +307,8 @@ def test_a_video_in_its_tab(page: Page, small_wan: str) -> None:
     video.click("#vsf_video_reuse")
     video.until(lambda: video.value("#vsf_video_prompt textarea") == "a red car", "not restored")
     video.click("#vsf_video_delete")
+    video.until(lambda: "once more" in video.said(), "not asked")
+    video.click("#vsf_video_delete")
     video.until(lambda: job not in video.jobs("history"), "the job is still there")
     page.driver.refresh()
     page.until(lambda: page.shows("#txt2img_prompt textarea"), "no page")

@@ -84,8 +84,9 @@ def test_values_are_known_as_those_of_their_preset(images: Suggestions, method: 
 def test_a_recipe_fills_in_its_example_on_top_of_the_preset(images: Suggestions, videos: Suggestions) -> None:
     for suggestions, model, family in ((images, "scenes", "scenes"), (videos, "/any/folder", WAN21)):
         example = recipe_named("gentle").examples[family]
-        prompt, negative, *strong, preset, said = suggestions.filled_in("gentle", model, "vsf")
+        prompt, negative, method, *strong, preset, said = suggestions.filled_in("gentle", model, "vsf")
         assert (prompt, negative, preset) == (example.prompt, example.negative_prompt, OWN)
+        assert method == "vsf"
         found = dict(zip(STRENGTHS, strong, strict=True))
         assert {**found, **example.values} == found
         assert "gentle: press Generate" in said
@@ -96,6 +97,10 @@ def test_a_recipe_fills_in_its_example_on_top_of_the_preset(images: Suggestions,
         assert says in said
         assert all("value" not in update for update in updates)
     assert images.filled_in(None, "scenes", "vsf")[-1] == ""
+    for chosen, becomes in (("off", "vsf"), ("nag", "vsf"), ("difference", "difference")):
+        _, _, method, alpha, *_ = images.filled_in("remove", "scenes", chosen)
+        assert method == becomes, "what cannot show the recipe gives way to what it was seen with"
+        assert alpha == strengths("scenes", becomes)["alpha"]
 
 
 def test_what_nobody_has_seen_of_a_recipe_is_not_said_to_be_seen(images: Suggestions) -> None:

@@ -262,8 +262,11 @@ def test_what_restores_nothing_says_why(tmp_path: Path, desk: ImageDesk) -> None
 
 def test_a_film_restores_its_sweep_and_a_video_is_sent_to_its_tab(tmp_path: Path, desk: ImageDesk) -> None:
     pytest.importorskip("imageio_ffmpeg")
-    from vsf_lib.metadata import format_parameters
+    from PIL import Image
+
+    from vsf_lib.metadata import format_parameters, write_png
     from vsf_lib.video.files import write_video
+    from vsf_lib.video.job import VideoJob
 
     frames = np.random.default_rng().integers(0, 256, (3, 32, 32, 3), np.uint8)
     extra = {"VSF sweep": "alpha=0:4:2", "VSF fps": "9", "VSF loop": "there and back"}
@@ -271,8 +274,12 @@ def test_a_film_restores_its_sweep_and_a_video_is_sent_to_its_tab(tmp_path: Path
     plan = desk.restored(film).request.sweep
     assert plan is not None
     assert (plan.sweep.text, plan.fps, plan.loop) == ("alpha=0:4:2", 9, True)
+    strip = tmp_path / "video-strip.png"
+    write_png(strip, Image.fromarray(frames[0]), VideoJob(prompt="a red car", model="wan").infotext())
+    with pytest.raises(SettingsError, match=r"video-strip\.png is of a video: drop it in the tab Video"):
+        desk.restored(strip)
     video = write_video(tmp_path / "video.mp4", frames, format_parameters(BASE))
-    with pytest.raises(SettingsError, match=r"video\.mp4 is a video: drop it in the tab Video"):
+    with pytest.raises(SettingsError, match=r"video\.mp4 is of a video: drop it in the tab Video"):
         desk.restored(video)
 
 

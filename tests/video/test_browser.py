@@ -83,6 +83,9 @@ def test_from_the_first_visit_to_a_restored_form(page: VideoPage, desk: Desk) ->
             lambda: page.value("#vsf_video_prompt textarea") == "a red car", f"not restored, {again=}"
         )  # fmt: skip
     page.click("#vsf_video_delete")
+    page.until(lambda: "once more" in page.said(), "not asked")
+    assert file.exists()
+    page.click("#vsf_video_delete")
     page.until(lambda: job not in page.jobs("history"), "the job is still there")
     assert not file.exists()
 
@@ -171,6 +174,16 @@ def test_a_page_that_is_loaded_anew_has_the_form_as_it_was_sent(page: VideoPage,
     assert page.value("#vsf_video_frames input[type=number]") == "21"
     assert page.value("#vsf_video_model input") == "klein"
     assert page.value("#vsf_video_size input") == "own size"
+    page.until(lambda: "running" not in page.said() and page.jobs("queue"), "no queue")
+    chosen = "return document.querySelector('#vsf_video_queue input:checked')?.value"
+    page.until(lambda: page.driver.execute_script(chosen) is not None, "its job is not chosen")
+    page.fill("#vsf_video_prompt textarea", "a green bird")
+    page.fill("#vsf_video_alpha input[type=number]", 2.25)
+    time.sleep(1)
+    page.driver.refresh()
+    prompt = "#vsf_video_prompt textarea"
+    page.until(lambda: page.shows(prompt) and page.value(prompt) == "a green bird", "what was typed is lost")
+    assert page.value("#vsf_video_alpha input[type=number]") == "2.25"
 
 
 def test_the_queue_is_the_same_in_two_pages_and_can_be_changed(page: VideoPage, desk: Desk, url: str) -> None:

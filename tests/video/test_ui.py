@@ -212,19 +212,21 @@ def test_the_buttons_of_each_list_leave_the_other_alone(desk, page):
     desk.queue.take()
     desk.queue.done(done, "", "text")
     desk.queue.paused = True
-    for act in ("cancel", "up", "down", "duplicate", "remove"):
+    for act in ("cancel", "up", "down", "remove"):
         with pytest.raises(SettingsError, match=f"job {done} is done: choose one in the queue"):
-            page._act(act, done)
+            page._act(act, done, "")
+    assert f"job {done} is done: choose one in the queue" in page._double("duplicate", done, {}, "")[-3]
     *form, said, editing, save = page._edit(done)
     assert "choose one in the queue" in said
     assert all(update == gr.update() for update in (*form, editing, save)), "another may be being edited"
     assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
-    for act in ("again", "forget", "delete"):
+    for act in ("forget", "delete"):
         with pytest.raises(SettingsError, match=f"job {waiting} is waiting"):
-            page._act(act, waiting)
+            page._act(act, waiting, "")
+    assert f"job {waiting} is waiting" in page._double("again", waiting, {}, "")[-3]
     assert [entry.id for entry in desk.queue.entries()] == [waiting, done]
-    page._act("forget", done)
-    page._act("remove", waiting)
+    page._act("forget", done, "")
+    page._act("remove", waiting, "")
     assert desk.queue.entries() == []
 
 
@@ -234,7 +236,7 @@ def test_a_job_of_another_version_can_be_taken_out_of_the_queue(desk, page):
         db.execute("UPDATE jobs SET job = '{}'")
     db.close()
     assert "failed" in page._look(0, {})[1]["choices"][0][0]
-    page._act("remove", id)
+    page._act("remove", id, "")
     assert desk.queue.entries() == []
 
 
@@ -246,6 +248,33 @@ def test_a_job_comes_into_the_form_with_its_preset(desk, page):
     assert shown[page._form._suggestions.preset]["value"] == "usual"
     assert (editing, save["value"], save["visible"]) == (id, f"Save job {id}", True)
     assert "in the form" in said
+
+
+def test_a_job_that_is_made_once_more_is_the_chosen_one(desk, page):
+    id = row(desk)
+    *_, said, _, chosen = page._double("duplicate", id, {}, "")
+    assert chosen == id + 1
+    assert f"job {chosen} is in the queue, which is paused" in said
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.done(id, "", "text")
+    desk.queue.paused = True
+    *_, again = page._double("again", id, {}, "")
+    assert again == id + 2
+    assert desk.queue.entry(again).state == "waiting"
+
+
+def test_a_page_that_is_loaded_shows_what_runs_or_comes_or_was_made_last(desk, page):
+    assert page._first() == 0
+    first, second = row(desk), row(desk)
+    desk.queue.paused = False
+    desk.queue.take()
+    desk.queue.move(second, 0)
+    assert page._first() == first, "it runs"
+    desk.queue.done(first, "", "text")
+    assert page._first() == second, "it comes next"
+    desk.queue.withdraw(second)
+    assert page._first() == second, "it ended last"
 
 
 def test_what_was_said_of_a_job_goes_when_it_has_ended(desk, page):
@@ -288,12 +317,15 @@ def test_copies_that_were_made_to_show_a_video_go_with_it(desk, page, tmp_path, 
     desk.queue.paused = False
     desk.queue.take()
     desk.queue.done(id, str(file), "")
-    page._act("delete", id)
+    said = page._act("delete", id, "job 9 is in the queue")
+    assert "once more" in said
+    assert file.exists(), "at the second press, with nothing said in between"
+    assert "are deleted" in page._act("delete", id, said)
     assert not (tmp_path / "cache" / "one" / strip.name).exists()
     failed = row(desk)
     desk.queue.take()
     desk.queue.failed(failed, "it did not go")
-    assert "are deleted" in page._act("delete", failed)
+    assert "are deleted" in page._act("delete", failed, None)
     assert [path.parent.name for path in (tmp_path / "cache").rglob("*.mp4")] == ["two"]
     assert copies(Path(), tmp_path) == []
 

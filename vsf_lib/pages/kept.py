@@ -1,7 +1,7 @@
 """What a browser keeps of a form, so that neither a reload nor a restart of the server loses it.
 
-Owns its name there and the small scripts that put it in, as it was sent the last time, and take it out; and
-the way of its values back into its elements.
+Owns its name there and the small scripts that put it in, as it was typed or sent the last time, and take it
+out; and the way of its values back into its elements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOTHING = "() => null"
 
 
 def keep_form(page: str, names: Iterable[str]) -> str:
-    """A script that keeps the values of a page's form, by these names, as they are sent."""
+    """A script that keeps the values of a page's form, by these names."""
     # A browser may be told to keep nothing, and then throws.
     return f"""(...values) => {{
     try {{
@@ -29,6 +29,16 @@ def keep_form(page: str, names: Iterable[str]) -> str:
     }} catch {{}}
     return values;
 }}"""
+
+
+def keep_as_typed(page: str, elements: Mapping[str, Any]) -> None:
+    """Keeps the form with each thing that is typed or chosen, in the browser alone."""
+    gr.on(
+        [element.input for element in elements.values()],
+        None,
+        inputs=[*elements.values()],
+        js=keep_form(page, elements),
+    )
 
 
 def kept_form(page: str) -> str:

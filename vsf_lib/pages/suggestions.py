@@ -16,6 +16,7 @@ from vsf_lib.pages.said import say
 from vsf_lib.pages.words import on_page
 from vsf_lib.preset_choice import STRENGTHS
 from vsf_lib.recipes import UNMEASURED, Example
+from vsf_lib.settings import SHARING
 
 USUAL, STRONG, OWN = "usual", "strong", "own values"
 
@@ -74,7 +75,14 @@ class Suggestions:
         self.recipe.input(
             self.filled_in,
             inputs=[self.recipe, elements["model"], elements["method"]],
-            outputs=[elements["prompt"], elements["negative_prompt"], *strengths, self.preset, said],
+            outputs=[
+                elements["prompt"],
+                elements["negative_prompt"],
+                elements["method"],
+                *strengths,
+                self.preset,
+                said,
+            ],
             **QUIET,
         )
 
@@ -95,20 +103,22 @@ class Suggestions:
         return gr.update(choices=self._desk.recipes(model or ""), value=None)
 
     def filled_in(self, recipe: str | None, model: str | None, method: str) -> list[Any]:
-        """The recipe's example, its values on top of the usual ones."""
-        nothing = [gr.update()] * (len(STRENGTHS) + 3)
+        """The recipe's example, its values on top of the usual ones, and a method that it is meant for."""
+        nothing = [gr.update()] * (len(STRENGTHS) + 4)
         if not recipe:
             return [*nothing, ""]
         try:
             example = self._desk.example(recipe, model or "")
         except VSFError as error:
             return [*nothing, say(on_page(str(error)), bad=True)]
+        method = method if method in SHARING else "vsf"
         own = example.of(method)
         values = {**self._desk.strengths(model or "", method=method), **own}
         seen = "nobody has measured it" if example.seen == UNMEASURED else f"seen: {example.seen}"
         return [
             example.prompt,
             example.negative_prompt,
+            method,
             *(values[name] for name in STRENGTHS),
             OWN if own else USUAL,
             say(f"{recipe}: press Generate ({seen})"),

@@ -32,6 +32,7 @@ from vsf_lib.studio.shelf import ImageShelf
 from vsf_lib.sweep import INFOTEXT, MOST_FPS, swept_name
 from vsf_lib.video.download.landing import is_cached
 from vsf_lib.video.files import read_infotext
+from vsf_lib.video.job import VIDEO
 from vsf_lib.video.queue import Entry
 from vsf_lib.video.runner import Surroundings
 
@@ -133,8 +134,10 @@ class ImageDesk:
 
     def restored(self, path: Path) -> Restored:
         """What a file was made from, a picture's or that of a sweep's film; raises SettingsError."""
-        if path.suffix.lower() in (".mp4", ".webm", ".gif") and f"{INFOTEXT}:" not in read_infotext(path):
-            raise SettingsError(f"{path.name} is a video: drop it in the tab Video")
+        told = read_infotext(path)
+        film = path.suffix.lower() in (".mp4", ".webm", ".gif")
+        if VIDEO in told.split("\n")[-1] or (film and f"{INFOTEXT}:" not in told):
+            raise SettingsError(f"{path.name} is of a video: drop it in the tab Video")
         request = resolve(Asked(from_image=str(path)))
         notes = [note.replace(str(path), path.name) for note in request.notes]
         found = self._found(request)

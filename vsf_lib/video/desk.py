@@ -23,7 +23,7 @@ from vsf_lib.video.download.catalogue import Source
 from vsf_lib.video.download.downloads import Downloads
 from vsf_lib.video.files import delete_video, read_infotext
 from vsf_lib.video.job import Lora, VideoJob
-from vsf_lib.video.lora import check_loras
+from vsf_lib.video.loading import check
 from vsf_lib.video.places import EVERYTHING, Places, Rights
 from vsf_lib.video.process import Worker
 from vsf_lib.video.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Queue
@@ -120,7 +120,7 @@ class Desk:
         job = self.job(values)
         if self.lacks():
             raise SettingsError("the packages for videos are not installed yet: press Install first")
-        check_loras(job.loras)
+        check(job)
         check_keeps(self.places.outputs, "the video", "" if self.rights.paths else "its folder")
         id = self.queue.add(job)
         self.runner.wake()
@@ -131,8 +131,8 @@ class Desk:
         own = {name: value for name, value in values.items() if name in VideoJob.model_fields}
         unknown = {*values} - {*own} - {*Settings.model_fields}
         given = settings_given(values) | {name: values[name] for name in unknown}
-        lines = [line for line in str(own.get("loras") or "").splitlines() if line.strip()]
-        loras = [Lora.parse(line) for line in lines]
+        lines = map(str.strip, str(own.get("loras") or "").splitlines())
+        loras = [Lora.parse(line) for line in lines if line.lower() not in ("", "none")]
         own["loras"] = [{"file": self.shelf.lora(one.file), "weight": one.weight} for one in loras]
         own["model"] = self.shelf.model(str(own.get("model") or ""))
         for part in PARTS:
@@ -156,7 +156,7 @@ class Desk:
     def save(self, id: int, values: dict[str, Any]) -> None:
         """Another job in the place of the one that waits under that number."""
         job = self.job(values)
-        check_loras(job.loras)
+        check(job)
         self.queue.edit(id, job)
 
     def cancel(self, id: int) -> str:

@@ -55,6 +55,8 @@ _KEYS = {
     "vae": "VSF VAE",
     "text_encoder": "VSF text encoder",
 }
+VIDEO = f"{_KEYS['frames']}: "
+"""What the parameters of every video hold, and of no picture."""
 _BETWEEN = " | "
 """Between LoRAs in the infotext: a sign that file names do not have."""
 
@@ -243,7 +245,11 @@ class VideoJob(BaseModel):
         """The job that a video was made from; SettingsError where it cannot be repeated."""
         read = parse_parameters(infotext)
         if _KEYS["frames"] not in read.extra:
-            raise SettingsError("these are not the parameters of a video that this program made")
+            picture = "; they are a picture's: drop it in the tab Image, or draw it again with generate"
+            raise SettingsError(
+                "these are not the parameters of a video that this program made"
+                + (picture if read.steps else "")
+            )
         settings = read.settings or Settings(method="off", negative_prompt=read.negative_prompt)
         values: dict[str, Any] = {
             "prompt": read.prompt,

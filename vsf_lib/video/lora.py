@@ -68,6 +68,8 @@ def check_lora(lora: Lora) -> Path:
     if path.suffix.lower() != SAFETENSORS:
         if difflib.get_close_matches(lora.file, [FEW_STEPS], cutoff=0.75):
             raise ModelError(f"there is no LoRA {lora.file}: did you mean the built-in {FEW_STEPS}?")
+        if not path.exists():
+            raise ModelError(f"there is no LoRA {path}: give the name of a {SAFETENSORS} file")
         raise ModelError(
             f"{path.name} is no {SAFETENSORS} file: other formats can run code, so none is read; get "
             f"the LoRA as {SAFETENSORS}"

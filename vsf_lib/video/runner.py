@@ -198,8 +198,8 @@ class Runner:
         self.state = State(id=entry.id, stage="waiting", finished=self._finished)
         end: _End
         try:
-            self.state = replace(self.state, notes=self._around.notes(entry))
             with self._around.job(entry, lambda: self._stopped(entry)):
+                self.state = replace(self.state, notes=self._around.notes(entry))
                 end = self._in_worker(entry)
         except Withdrawn:
             end = messages.Cancelled()

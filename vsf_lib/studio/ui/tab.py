@@ -16,7 +16,7 @@ import gradio as gr
 from vsf_lib.controls import QUIET
 from vsf_lib.errors import VSFError
 from vsf_lib.images.row import CANCELLED, DONE, FAILED, WAITING, Job
-from vsf_lib.pages.kept import NOTHING, keep_form, kept_form
+from vsf_lib.pages.kept import NOTHING, keep_as_typed, keep_form, kept_form
 from vsf_lib.pages.said import bar, say
 from vsf_lib.pages.words import on_page
 from vsf_lib.studio.desk import ImageDesk
@@ -81,10 +81,14 @@ class ImageTab:
         )
         self._gallery.select(self._choose, inputs=[self._paths], outputs=seen, **QUIET)
         filled = [*form.outputs, form.said]
-        result.reuse.click(self._reuse, inputs=[self._path], outputs=filled, **QUIET)
-        self._dropped.upload(self._drop, inputs=[self._dropped], outputs=filled, **QUIET).then(
-            None, outputs=[self._dropped], js=NOTHING
-        )  # what lies in the zone would keep the next file out of it
+        reused = result.reuse.click(self._reuse, inputs=[self._path], outputs=filled, **QUIET)
+        dropped = self._dropped.upload(self._drop, inputs=[self._dropped], outputs=filled, **QUIET)
+        keep = keep_form("image", form.elements)
+        for restored in (reused, dropped):
+            restored.then(None, inputs=[*form.elements.values()], js=keep)
+        # What lies in the zone would keep the next file out of it.
+        dropped.then(None, outputs=[self._dropped], js=NOTHING)
+        keep_as_typed("image", form.elements)
         blocks.load(self._first, outputs=seen, **QUIET)
         blocks.load(self._restore, inputs=[self._kept], outputs=form.outputs, js=kept_form("image"), **QUIET)
         blocks.load(

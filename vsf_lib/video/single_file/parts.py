@@ -30,6 +30,11 @@ class Files:
 def look(job: VideoJob) -> Files:
     """What the job's files are, by their headers; raises ModelError for what cannot be used."""
     alone = is_file(job.model)
+    if alone and Path(job.model).suffix.lower() not in (SAFETENSORS, GGUF):
+        raise ModelError(
+            f"{Path(job.model).name} is no model: give a folder in diffusers' format, or a transformer's "
+            f"{SAFETENSORS} or {GGUF} file"
+        )
     if alone and not (job.vae and job.text_encoder):
         wanted = [
             f"the {name} (such as {such})"

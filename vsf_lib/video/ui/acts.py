@@ -23,6 +23,8 @@ QUEUE = {
     "remove": "Remove",
 }
 _HISTORY = {"again": "Again", "folder": "Open folder", "forget": "Remove", "delete": "Delete file"}
+DOUBLING = ("duplicate", "again")
+"""Those that make another job, see `once_more`."""
 _NONE_CHOSEN = "no job is chosen: click one in the queue or the history"
 
 
@@ -60,10 +62,6 @@ def act(desk: Desk, name: str, id: int, cache: Path) -> str:
         waiting = [entry.id for entry in queue.entries(WAITING)]
         place = waiting.index(id) if id in waiting else 0
         queue.move(id, place + (1 if name == "down" else -1))
-    elif name == "duplicate":
-        said = f"job {queue.duplicate(id)} is in the queue"
-    elif name == "again":
-        said = f"job {queue.again(id)} is in the queue"
     elif name == "remove":
         queue.remove(id, WAITING)
     elif name == "forget":
@@ -75,6 +73,19 @@ def act(desk: Desk, name: str, id: int, cache: Path) -> str:
         said = f"job {id} and its file are deleted"
     desk.runner.wake()
     return said
+
+
+def once_more(desk: Desk, name: str, id: int) -> int:
+    """The number of a job that is like the chosen one, or is that one, and waits; raises VSFError."""
+    if not id:
+        raise SettingsError(_NONE_CHOSEN)
+    if name == "duplicate":
+        queued(desk, id)
+        made = desk.queue.duplicate(id)
+    else:
+        made = desk.queue.again(id)
+    desk.runner.wake()
+    return made
 
 
 def _delete(desk: Desk, id: int, cache: Path) -> None:

@@ -14,7 +14,7 @@ import gradio as gr
 
 from vsf_lib.controls import QUIET, seen
 from vsf_lib.errors import VSFError
-from vsf_lib.pages.kept import NOTHING, keep_form, kept_form
+from vsf_lib.pages.kept import NOTHING, keep_as_typed, keep_form, kept_form
 from vsf_lib.pages.said import say
 from vsf_lib.pages.words import on_page
 from vsf_lib.video.desk import Desk
@@ -134,10 +134,12 @@ class _Page:
         self._pause.click(guarded(self._pause_or_go), inputs=look, outputs=live, **QUIET)
         self._free.click(guarded(self._free_memory), inputs=look, outputs=live, **QUIET)
         for name, button in self._acts.items():
-            if name == "edit":
-                continue
-            act = functools.partial(self._act, name)
-            button.click(guarded(act), inputs=[*look, self._chosen], outputs=live, **QUIET)
+            if name in acts.DOUBLING:
+                double = functools.partial(self._double, name)
+                button.click(double, inputs=look, outputs=[*live, self._chosen], **QUIET)
+            elif name != "edit":
+                act = functools.partial(self._act, name)
+                button.click(guarded(act), inputs=[*look, self._chosen, self._said], outputs=live, **QUIET)
         self._acts["edit"].click(
             self._edit, inputs=[self._chosen],
             outputs=[*self._form.outputs, self._said, self._editing, self._save], **QUIET,
@@ -147,15 +149,19 @@ class _Page:
                 self._look, inputs=look, outputs=live, **QUIET
             )
         filled = [*self._form.outputs, self._said, self._save]
-        self._reuse.click(restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET)
-        self._dropped.upload(
+        reused = self._reuse.click(
+            restore(VideoJob.from_infotext), inputs=[self._infotext], outputs=filled, **QUIET
+        )
+        dropped = self._dropped.upload(
             restore(lambda path: self._desk.restored(Path(path))),
             inputs=[self._dropped],
             outputs=filled,
             **QUIET,
-        ).then(
-            None, outputs=[self._dropped], js=NOTHING
-        )  # what lies in the zone would keep the next file out of it
+        )
+        for restored in (reused, dropped):
+            restored.then(None, inputs=form, js=keep_form("video", self._form.elements))
+        # What lies in the zone would keep the next file out of it.
+        dropped.then(None, outputs=[self._dropped], js=NOTHING)
         if self._downloads is not None:
             self._downloads.connect()
         self._install.click(self._set_up, outputs=[self._packages, self._said])
@@ -163,8 +169,19 @@ class _Page:
             self._form.kept, inputs=[self._kept], outputs=self._form.outputs, js=kept_form("video"), **QUIET
         )
         gr.Timer(_PERIOD).tick(self._look, inputs=look, outputs=live, **QUIET)
-        blocks.load(self._look, inputs=look, outputs=live, **QUIET)
+        blocks.load(self._first, outputs=[self._chosen], **QUIET).then(
+            self._look, inputs=look, outputs=live, **QUIET
+        )
+        keep_as_typed("video", self._form.elements)
         blocks.load(lambda: gr.update(visible=bool(self._desk.lacks())), outputs=[self._packages], **QUIET)
+
+    def _first(self) -> int:
+        """What a page shows that was just loaded: the job that runs or comes next, or the latest film."""
+        try:
+            entries = self._desk.queue.entries(RUNNING, WAITING) or self._desk.queue.history(1)
+        except VSFError:  # told by `_look`
+            return 0
+        return entries[0].id if entries else 0
 
     def _guarded(self, act: Callable[..., str]) -> Callable[..., list[Any]]:
         """An event that shows what `act` says, or its error, and the queue as it is then."""
@@ -201,15 +218,25 @@ class _Page:
     def _filled(self, job: VideoJob) -> list[Any]:
         return [*self._form.filled(job), say("the parameters are in the form")]
 
+    def _double(self, name: str, chosen: int, seen: dict[str, Any], _: str) -> list[Any]:
+        """The chosen job once more, which is the chosen one from here on."""
+        try:
+            id = acts.once_more(self._desk, name, chosen)
+        except VSFError as error:
+            return [*self._saying(say(on_page(str(error)), bad=True), chosen, seen), gr.update()]
+        return [*self._saying(self._waits(id), id, seen), id]
+
+    def _waits(self, id: int) -> str:
+        paused = ", which is paused" if self._desk.queue.paused else ""
+        return "".join(map(say, (f"job {id} is in the queue{paused}", *self._desk.queue.entry(id).job.notes)))
+
     def _add(self, *values: Any) -> list[Any]:
         """Shows the new job from here on."""
         try:
             id = self._desk.add(self._form.values(*values))
-            notes = self._desk.queue.entry(id).job.notes
+            return [self._waits(id), id]
         except VSFError as error:
             return [say(on_page(str(error)), bad=True), gr.update()]
-        paused = ", which is paused" if self._desk.queue.paused else ""
-        return ["".join(map(say, (f"job {id} is in the queue{paused}", *notes))), id]
 
     def _edit(self, id: int) -> list[Any]:
         """The job in the form, and a button that puts it back; if there is none, what was edited stays."""
@@ -235,7 +262,11 @@ class _Page:
         self._desk.runner.wake()
         return "no job is begun until the queue goes on" if queue.paused else ""
 
-    def _act(self, name: str, id: int) -> str:
+    def _act(self, name: str, id: int, said: str | None) -> str:
+        """A file is deleted at the second press, which nothing has been said in between."""
+        asked = f"press it once more to delete the file of job {id} for good"
+        if name == "delete" and id and asked not in (said or "") and self._desk.queue.entry(id).path:
+            return asked
         return acts.act(self._desk, name, id, Path(self._video.GRADIO_CACHE))
 
     def _free_memory(self) -> str:

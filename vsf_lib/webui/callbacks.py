@@ -11,8 +11,7 @@ from typing import Any
 from vsf_lib.errors import SettingsError
 from vsf_lib.webui import axes
 from vsf_lib.webui.forge_host import ForgeHost
-from vsf_lib.webui.guide import Guide, Host, detach, forget_keys
-from vsf_lib.webui.loaded import checkpoint_of
+from vsf_lib.webui.guide import Guide, Host, checkpoint_of, detach, forget_keys
 from vsf_lib.webui.negatives import Negatives
 from vsf_lib.webui.request import Request, read
 

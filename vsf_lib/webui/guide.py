@@ -14,16 +14,17 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from vsf_lib.adapters.forge import SamplingPass, pass_on
-from vsf_lib.errors import GuidanceError, PromptError, VSFError
+from vsf_lib.adapters.forge_network import ForgeNetwork
+from vsf_lib.adapters.registry import find_network
+from vsf_lib.errors import GuidanceError, ModelError, PromptError, VSFError
 from vsf_lib.settings import fields
 from vsf_lib.webui.beside import Besides, PublishingHost, why_not
 from vsf_lib.webui.encoding import Schedule
-from vsf_lib.webui.loaded import diffusion_model, network_of
 from vsf_lib.webui.memory import declare
 from vsf_lib.webui.negatives import EncodingHost, Negatives
+from vsf_lib.webui.networks import listed, titles
 from vsf_lib.webui.notices import notices
 from vsf_lib.webui.options import Options
-from vsf_lib.webui.patches import Patches
 from vsf_lib.webui.request import HEATMAP_OFF, PASSES, Checkpoint, Request
 
 log = logging.getLogger("vsf")
@@ -46,6 +47,18 @@ class Host(EncodingHost, PublishingHost, Protocol):
         """What the second pass of hires fix uses, if that is another file than the first pass and known."""
 
 
+def checkpoint_of(p: Any) -> Checkpoint:
+    """What is known of the model that `p` will use."""
+    name = str(getattr(p, "sd_model_name", None) or "")
+    model = _diffusion_model(p)
+    network = find_network(model) if model is not None else None
+    return Checkpoint(
+        name=name,
+        network=None if network is None else network.title,
+        guidance_embedding=bool(getattr(model, "guidance_embed", False)),
+    )
+
+
 class Guide:
     """Lives as long as the processing object that it is an attribute of."""
 
@@ -66,7 +79,8 @@ class Guide:
         """Which pass that one is for."""
         self._acted = False
         """Whether a pass of this batch was guided: then its pictures cannot go on as if VSF were off."""
-        self._patches = Patches()
+        self._put: list[Callable[[], None]] = []
+        """Of each patched model, what takes it off again."""
         self._besides: Besides | None = None
         """What is to be shown beside the results."""
 
@@ -170,13 +184,11 @@ class Guide:
         if hires not in self._schedules:
             self._schedules[hires] = self._encode(hires=hires)
         model, settings, schedule = unet.model.diffusion_model, self._request.settings, self._schedules[hires]
-        network = network_of(model)
+        network = _network(model)
         record = None if self._besides is None else self._besides.begin_pass()
         self._pass = SamplingPass(network, model, settings, schedule, record)
         self._hires = hires
-        patched = self._patches.put(
-            self._p.sd_model.forge_objects, self._wrapper(self._pass, previous), self._pass
-        )
+        patched = self._patch(self._wrapper(self._pass, previous), self._pass)
         declare(patched, network, settings.method, schedule, x, c, uc)
         self._write_keys()
 
@@ -199,7 +211,7 @@ class Guide:
     def refuse_pass(self) -> None:
         """Ends a sampling that is about to begin although an error is known."""
         if self._error is not None:
-            self._patches.put(self._p.sd_model.forge_objects, lambda *_: self._raise_error())
+            self._patch(lambda *_: self._raise_error())
 
     def note_step(self, step: int, total: int) -> None:
         """The host's count, just before each call of the denoiser, which a refiner may have exchanged."""
@@ -220,11 +232,7 @@ class Guide:
         if not sampling.network.matches(model) and sampling.over(step, total):
             return  # what comes is the host's own, whatever draws it
         sampling.follow(model)
-        self._patches.put(
-            self._p.sd_model.forge_objects,
-            self._wrapper(sampling, unet.model_options.get("model_function_wrapper")),
-            sampling,
-        )
+        self._patch(self._wrapper(sampling, unet.model_options.get("model_function_wrapper")), sampling)
 
     def _sample(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -241,7 +249,7 @@ class Guide:
             raise
         finally:
             self._pass = None
-            self._patches.take_off()
+            self._take_off()
         return samples
 
     def _raise_error(self) -> None:
@@ -289,7 +297,7 @@ class Guide:
             start = p.iteration * p.batch_size
             host[True] = p.all_hr_negative_prompts[start : start + p.batch_size]
             host = {hires: texts for hires, texts in host.items() if asked in ("both", PASSES[hires])}
-        if network_of(diffusion_model(p)).one_text:
+        if _network(_diffusion_model(p)).one_text:
             host = {hires: texts[:1] for hires, texts in host.items()}
         found = {hires: request.negatives(texts) for hires, texts in host.items()}
         there = {hires: texts for hires, texts in found.items() if texts is not None}
@@ -310,8 +318,35 @@ class Guide:
             self._request.settings,
             self._host,
             hires=hires,
-            network=network_of(diffusion_model(self._p)),
+            network=_network(_diffusion_model(self._p)),
         )
+
+    def _patch(self, wrapper: Callable[..., Any], sampling: SamplingPass | None = None) -> Any:
+        objects = self._p.sd_model.forge_objects
+        before, patched = objects.unet, objects.unet.clone()
+        previous = before.model_options.get("model_function_wrapper")
+        held = [wrapper]
+
+        def call_model(apply_model: Callable[..., Any], args: dict[str, Any]) -> Any:
+            return held[0](apply_model, args) if held else pass_on(apply_model, args, previous)
+
+        def take_off() -> None:
+            held.clear()
+            call_model.vsf_pass = None  # type: ignore[attr-defined]
+            if objects.unet is patched:
+                objects.unet = before
+
+        call_model.vsf_pass = sampling  # type: ignore[attr-defined]
+        patched.set_model_unet_function_wrapper(call_model)
+        objects.unet = patched
+        self._put.append(take_off)
+        return patched
+
+    def _take_off(self) -> None:
+        """The host's model is its own again, and ours empty where somebody has put theirs on top: the host
+        would keep it, and with it all of this job, until the next one."""
+        while self._put:
+            self._put.pop()()
 
     def _write_keys(self) -> None:
         if self._request is not None:
@@ -350,3 +385,26 @@ def detach(p: Any) -> None:
         guide._let_go()
     else:
         del p.sample
+
+
+def _diffusion_model(p: Any) -> Any:
+    objects = getattr(getattr(p, "sd_model", None), "forge_objects", None)
+    return getattr(getattr(getattr(objects, "unet", None), "model", None), "diffusion_model", None)
+
+
+def _network(model: Any) -> ForgeNetwork:
+    network = find_network(model)
+    if network is None:
+        raise ModelError(
+            f"VSF guides {listed(titles())} here, and the loaded model is {_named(model)}: load one of "
+            "those, or switch VSF off"
+        )
+    return network
+
+
+def _named(model: Any) -> str:
+    """A model that cannot be guided, with the reason where its kind is one that people take for another."""
+    kind = type(model).__name__
+    if kind.lower().startswith(("svdq", "nunchaku")):
+        return f"a {kind}, whose attention runs in Nunchaku's own kernels, out of reach"
+    return f"a {kind}"

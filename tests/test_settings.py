@@ -337,3 +337,11 @@ def test_the_model_is_light_enough_for_a_host_to_import_at_start():
 def test_a_boolean_is_no_number(name, value):
     with pytest.raises(SettingsError, match=rf"^{name} is {value}, but must be a number from .*: try "):
         Settings.create(**{name: value})
+
+
+def test_no_default_is_advised_where_presets_know_better():
+    """The small models' alpha is about twice the default, at which nothing much is to be seen."""
+    for name, advised in (("alpha", False), ("beta", False), ("start", True)):
+        with pytest.raises(SettingsError) as told:
+            Settings(**{name: -1})
+        assert ("the default" in str(told.value)) is advised

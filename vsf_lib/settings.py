@@ -407,7 +407,9 @@ def _wanted(field: SettingField, problem: str) -> str:
         if field.slider and field.slider.maximum != field.high
         else ""
     )
-    return f"a number from {field.low:g} to {field.high:g}{usual}: try {field.default:g}, the default"
+    # Of what presets know better than the default, that is no advice.
+    advice = "" if field.always else f": try {field.default:g}, the default"
+    return f"a number from {field.low:g} to {field.high:g}{usual}{advice}"
 
 
 def _unknown(name: str) -> str:

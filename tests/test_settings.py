@@ -212,7 +212,7 @@ def test_numbers_out_of_bounds_are_refused_in_one_line(name, bad):
         message = str(caught.value)
         assert "\n" not in message
         assert message.startswith(f"{name} is {bad!r}, but must be a number from ")
-        assert f"try {field(name).default:g}" in message
+        assert (f"try {field(name).default:g}" in message) is not field(name).always
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
@@ -335,7 +335,7 @@ def test_the_model_is_light_enough_for_a_host_to_import_at_start():
 @pytest.mark.parametrize("name", [item.name for item in fields() if item.kind is float])
 @pytest.mark.parametrize("value", [True, False])
 def test_a_boolean_is_no_number(name, value):
-    with pytest.raises(SettingsError, match=rf"^{name} is {value}, but must be a number from .*: try "):
+    with pytest.raises(SettingsError, match=rf"^{name} is {value}, but must be a number from "):
         Settings.create(**{name: value})
 
 

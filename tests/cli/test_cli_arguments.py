@@ -142,6 +142,17 @@ def test_unwritable_output_is_known_before_the_model_is_loaded(run, tmp_path, mo
     assert (tmp_path / "file").read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("command", [CAR, ("video", *CAR[1:])])
+def test_a_file_where_the_usual_folder_belongs_is_named(run, tmp_path, command):
+    (tmp_path / "outputs").write_bytes(b"kept")
+    outcome = run(*command)
+    assert outcome.code == 2
+    assert f"because the file {tmp_path / 'outputs'} is in its place" in outcome.err
+    assert "choose another folder with --out, or move that file" in outcome.err
+    assert "end the name" not in outcome.err
+    assert (tmp_path / "outputs").read_bytes() == b"kept"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

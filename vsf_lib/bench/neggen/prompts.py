@@ -23,6 +23,8 @@ _SCENES_COUNT = 30
 _BARE = ("wheels", "windows", "glasses", "apples", "leaves", "legs", "ears", "arms")
 """Parts of the little world that take no article, and "are"."""
 
+_SILENT = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
+
 
 @dataclass(frozen=True)
 class Item:
@@ -62,7 +64,7 @@ def pair_of(item: Item) -> Pair | None:
 
 def _as_read(text: str) -> str:
     """The words as the small models read them, to whom capitals and the signs of a sentence say nothing."""
-    return " ".join(text.lower().translate(str.maketrans(dict.fromkeys(PUNCTUATION, " "))).split())
+    return " ".join(text.lower().translate(_SILENT).split())
 
 
 def _item(line: object, where: str) -> Item:

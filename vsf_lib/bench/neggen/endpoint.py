@@ -127,7 +127,7 @@ class Endpoint:
         return request
 
     def _text(self, body: bytes) -> str:
-        """The reply in an answer; raises NoReplyError where there is none, as in a page of a wrong address."""
+        """The reply in an answer; raises NoReplyError where there is none, as in a web page."""
         try:
             text = json.loads(body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):

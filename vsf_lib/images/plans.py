@@ -34,8 +34,8 @@ def plan_of(asked: Asked, extra: Mapping[str, str]) -> Plan | None:
     elif old is not None and old.name not in given and not asked.compare:
         sweep = old
     else:
-        for name in ("fps", "loop"):
-            if getattr(asked, name):
+        for name, given_too in (("fps", asked.fps is not None), ("loop", asked.loop)):
+            if given_too:
                 raise SettingsError(
                     f"--{name} goes with --sweep: add --sweep FIELD=LOW:HIGH:STEP, or drop it"
                 )

@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
     if options.command[0] == "test":
         settings = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
         return run(["pytest", *settings, *pytest_arguments(options.command[1:])])
-    return run(["vsf_lib", *options.command])
+    return run(["vsf_lib", *options.command], VSF_STARTED_AS=called())
 
 
 def sets_of(command: str) -> list[str]:
@@ -145,13 +145,23 @@ def pytest_arguments(extra: list[str]) -> list[str]:
     return extra if names_a_test else [str(ROOT / "tests"), *extra]
 
 
-def run(module_and_arguments: list[str]) -> int:
+def called() -> str:
+    """How this file was started, for the messages of a command: plain Python does not find vsf_lib.
+
+    Not for the tests, which are about the messages as they are without.
+    """
+    path = sys.argv[0]
+    return f'python "{path}"' if " " in path else f"python {path}"
+
+
+def run(module_and_arguments: list[str], **variables: str) -> int:
     """`-I` keeps the caller's folder and PYTHONPATH (a WebUI sets it) from standing in for our packages."""
     command = [str(PYTHON), "-I", "-X", "utf8", "-m", *module_and_arguments]
+    environment = {**clean_environment(), **variables}
     sys.stdout.flush()
     if os.name != "nt":
-        os.execve(command[0], command, clean_environment())
-    process = subprocess.Popen(command, env=clean_environment())
+        os.execve(command[0], command, environment)
+    process = subprocess.Popen(command, env=environment)
     while True:
         with contextlib.suppress(KeyboardInterrupt):  # the child got it too, and decides
             return process.wait()

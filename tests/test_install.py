@@ -320,6 +320,7 @@ class Checkout:
         (self.root / "vsf_lib" / "__init__.py").touch()
         (self.root / "vsf_lib" / "__main__.py").write_text(
             "import json, os, sys, torch, tiny\n"
+            "if 'called' in sys.argv: sys.exit(os.environ['VSF_STARTED_AS'])\n"
             "print(json.dumps([sys.argv[1:], os.getcwd(), torch.where, tiny.version, __file__]))\n"
             "sys.exit(7 if 'seven' in sys.argv else 0)\n",
             encoding="utf-8",
@@ -381,6 +382,11 @@ def test_a_second_call_only_runs_the_command_from_the_callers_folder(checkout: C
     expected = [["generate", "--out", "a b.png", "--yes"], str(checkout.elsewhere), "index", "1.0", main]
     assert said(result) == expected
     assert result.stderr == ""
+
+
+def test_the_command_knows_how_people_call_it(checkout: Checkout) -> None:
+    result = checkout.call("called")
+    assert (result.returncode, result.stderr) == (1, f'python "{checkout.root / "install.py"}"\n')
 
 
 def test_only_the_test_command_installs_the_tests_packages(checkout: Checkout) -> None:

@@ -6,6 +6,7 @@ mixed. Pure: knows no command line, no host, no picture, and imports no torch.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Sweep:
         left, _, right = text.partition("=")
         if not left.strip() or not right.strip():
             raise SettingsError(f"the sweep is {text.strip()!r}, but must be like {_EXAMPLE}")
-        swept = field(swept_name(text))
+        swept = field(_known(swept_name(text)))
         if swept.kind is not float:
             raise SettingsError(f"{swept.name} is no number, so it cannot be swept: {_choice()}")
         values: list[Decimal] = []
@@ -131,6 +132,15 @@ def number(value: float) -> str:
 def swept_name(text: str) -> str:
     """What a sweep's text calls its field, whether or not there is such a one."""
     return text.partition("=")[0].strip().removeprefix("--").replace("-", "_")
+
+
+def _known(name: str) -> str:
+    """The name; raises SettingsError where there is no such setting, with those that can be swept."""
+    if all(item.name != name for item in fields()):
+        near = difflib.get_close_matches(name, sweepable(), n=1)
+        remedy = f"did you mean {near[0]}?" if near else _choice()
+        raise SettingsError(f"there is no setting {name!r:.60}: {remedy}")
+    return name
 
 
 def _choice(method: str | None = None) -> str:

@@ -297,6 +297,36 @@ def test_a_run_with_an_endpoint(
     assert all(row["positive"] is not None for row in bench.results["pictures"])
 
 
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ({"text": "I see " + "very " * 90 + "much."}, "'I see very very"),
+        ({"body": b"<html><title>Welcome</title></html>"}, "<html><title>Welcome"),
+    ],
+)
+def test_a_judge_whom_nobody_can_read_is_an_error_that_shows_its_words(
+    bench: Bench, endpoint: Any, said: Any, answer: dict[str, Any], shown: str
+) -> None:
+    endpoint.script = lambda *_: said(**answer)
+    words = ("--limit", "1", "--seeds", "1", "--steps", "2", "--methods", "vsf,none")
+    code, out, err = bench(*words, *remote(endpoint))
+    assert code == 2
+    assert "could not be read for 1 of positive" in out
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: no answer of the judge could be read for positive, negative, quality")
+    for text in (out, last):
+        assert shown in text
+        assert "--ask-again" in text
+        assert "check that --judge is the address" in text
+    assert len(last) < 600
+    assert len(bench.results["pictures"]) == 2, "what was drawn is kept"
+    endpoint.script = lambda number, _: said(**answer) if number % 2 else said()
+    count = len(endpoint.asked)
+    assert bench(*words, *remote(endpoint))[0] == 2
+    assert len(endpoint.asked) == count
+    assert bench(*words, *remote(endpoint, "--ask-again"))[::2] == (0, "asking about 2 pictures\n")
+
+
 def test_another_judge_or_question_is_asked_anew(bench: Bench, endpoint: Any, tmp_path: Path) -> None:
     words = ("--limit", "1", "--seeds", "1", "--steps", "2", "--methods", "vsf")
     for more in ((), ("--judge-model", "other")):

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vsf_lib.bench.neggen.asking import TRIES, ask
 from vsf_lib.bench.neggen.endpoint import ATTEMPTS, LONGEST_PAUSE, Endpoint
+from vsf_lib.bench.neggen.prompts import Item
 from vsf_lib.errors import ModelError
 
 KEY = "sk-test-0123456789-secret"
+ITEM = Item("A zebra.", "stripes", "Does the picture show a zebra?", "Are the stripes missing?")
 
 
 def png() -> bytes:
@@ -135,20 +138,31 @@ def test_what_trying_again_cannot_mend_ends_at_once(
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "tells"),
     [
-        b"",
-        b"<html>",
-        b"[]",
-        b'{"choices": []}',
-        b'{"choices": [{"message": {"content": null}}]}',
-        b"[" * 9000,
+        (b"", "but nothing)"),
+        (b"<html>\n <body>", "but <html> <body>)"),
+        (b"[]", "but [])"),
+        (b'{"choices": []}', '{"choices": []}'),
+        (b"[" * 9000, "[[[..."),
+        (b'{"answer_1": true, "answer_2": true, "quality": 1}', '{"answer_1": true'),
+        (f"your key is {KEY}".encode(), "your key is (key)"),
     ],
 )
-def test_an_answer_without_words_is_an_empty_reply(
-    endpoint: Any, pauses: Pauses, said: Any, body: bytes
+def test_what_is_no_reply_is_told_and_not_read(
+    endpoint: Any, pauses: Pauses, said: Any, body: bytes, tells: str
 ) -> None:
     endpoint.script = lambda *_: said(body=body)
+    answer = ask(judge(endpoint, pauses), png(), ITEM)
+    assert answer.values == (None, None, None)
+    assert len(answer.replies) == len(endpoint.asked) == TRIES
+    assert answer.replies[0].startswith("(no reply of a model, but ")
+    assert tells in answer.replies[0]
+    assert len(answer.replies[0]) < 200
+
+
+def test_a_reply_without_words_is_an_empty_one(endpoint: Any, pauses: Pauses, said: Any) -> None:
+    endpoint.script = lambda *_: said(body=b'{"choices": [{"message": {"content": null}}]}')
     assert judge(endpoint, pauses).reply(png(), ["x"]) == ""
 
 

@@ -11,7 +11,7 @@ import pytest
 from vsf_lib.bench.drawing import Method
 from vsf_lib.bench.methods import NAMES, method_named, methods_named, usual_methods
 from vsf_lib.bench.neggen.keys import digest, fingerprint
-from vsf_lib.bench.neggen.prompts import load_items, pair_of
+from vsf_lib.bench.neggen.prompts import Item, load_items, pair_of
 from vsf_lib.bench.pairs import make_pairs
 from vsf_lib.errors import SettingsError
 from vsf_lib.presets import baseline, preset_for
@@ -49,6 +49,17 @@ def test_the_small_models_list_is_of_what_they_were_not_trained_on() -> None:
         assert is_held_out(pair.kind, pair.colour, pair.place)
         assert pair.prompt in item.question_1
     assert [item.prompt for item in items] == [pair.prompt for pair in make_pairs(30)]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a blue boat on a beach.", "A blue boat, on a beach", "A blue boat on a beach!"]
+)
+def test_the_small_models_judge_reads_prompts_as_they_do(prompt: str) -> None:
+    check_words(prompt, "prompt")
+    pair = pair_of(Item(prompt, "Sail.", "Is it a boat?", "Is the sail missing?"))
+    assert (pair is None) == ("," in prompt), "a comma is a word to the models"
+    if pair is not None:
+        assert (pair.prompt, pair.negative_prompt) == ("a blue boat on a beach", "sail")
 
 
 def test_a_file_in_the_authors_format(tmp_path: Path) -> None:

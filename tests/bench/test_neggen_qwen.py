@@ -203,8 +203,9 @@ def test_a_whole_run_with_it(
 ) -> None:
     words = ("bench", "neggen", "--limit", "1", "--seeds", "1", "--steps", "1", "--methods", "vsf,none")
     out = ("--out", str(tmp_path / "o"), "--judge", str(folder))
-    assert main([*words, *out]) == 0
-    told = capsys.readouterr().out
+    assert main([*words, *out]) == 2
+    told, wrong = capsys.readouterr()
+    assert "no answer of the judge could be read" in wrong
     assert "vsf: the judge's answer could not be read for 1 of positive, 1 of negative, 1 of quality" in told
     reply = Qwen.reply
     monkeypatch.setattr(Qwen, "reply", lambda *args: reply(*args) and GOOD)

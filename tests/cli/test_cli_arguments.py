@@ -109,6 +109,24 @@ def test_refused_in_one_line(run, tmp_path, words, says):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("started", [None, "python install.py", 'python "C:\\100% mine\\install.py"'])
+def test_commands_are_named_as_the_program_was_started(run, monkeypatch, started):
+    name = "python -m vsf_lib" if started is None else started
+    if started is None:
+        monkeypatch.delenv("VSF_STARTED_AS", raising=False)
+    else:
+        monkeypatch.setenv("VSF_STARTED_AS", started)
+    assert f"(see {name} generate --help)" in run("generate", "--alhpa", "1").err
+    assert f"(see {name} --help)" in run("bench").err
+    assert f"options come after the command: {name} generate --json ..." in run("--json", "generate").err
+    assert f"usage: {name} generate" in run("generate", "--help").out
+    overview = run("--help").out
+    assert f"usage: {name} COMMAND ..." in overview
+    assert f"{name} COMMAND --help tells more." in overview
+    assert f"for {name} video. Otherwise" in run(*CAR, "--model", "wan").err
+    assert f"for {name} generate. Otherwise" in run("video", *CAR[1:], "--model", "scenes").err
+
+
 def test_traceback_only_for_debug(run):
     assert "Traceback" not in run(*CAR, "--alpha", "nan").err
     outcome = run(*CAR, "--alpha", "nan", "--debug")
@@ -140,6 +158,17 @@ def test_unwritable_output_is_known_before_the_model_is_loaded(run, tmp_path, mo
     assert says.lower() in outcome.err.lower()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("command", [CAR, ("video", *CAR[1:])])
+def test_a_file_where_the_usual_folder_belongs_is_named(run, tmp_path, command):
+    (tmp_path / "outputs").write_bytes(b"kept")
+    outcome = run(*command)
+    assert outcome.code == 2
+    assert f"because the file {tmp_path / 'outputs'} is in its place" in outcome.err
+    assert "choose another folder with --out, or move that file" in outcome.err
+    assert "end the name" not in outcome.err
+    assert (tmp_path / "outputs").read_bytes() == b"kept"
 
 
 @pytest.mark.parametrize(

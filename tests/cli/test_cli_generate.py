@@ -180,6 +180,27 @@ def test_method_off_says_that_the_negative_prompt_is_ignored(run, model):
     assert "wheels" not in read_png(outcome.out.strip())
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--method", "nag", "--alpha", "2", "--nag-phi", "3"), ["--alpha"]),
+        (("--method", "vsf", "--alpha", "2", "--beta", "0", "--nag-tau", "3"), ["--nag-tau"]),
+        (("--method", "nasa", "--beta", "0.2", "--nag-tau", "3"), ["--beta", "--nag-tau"]),
+        (("--method", "nag", "--end", "0.9"), []),
+    ],
+)
+def test_flags_that_the_method_does_not_read_are_told(run, model, words, told):
+    outcome = run(*CAR, *WITHOUT_WHEELS, *words, "--model", model, "--seed", "1")
+    assert outcome.code == 0
+    notes = [f"note: {flag} is not read by method {words[1]}: ignored\n" for flag in told]
+    assert outcome.err == "".join(notes)
+
+
+def test_off_reads_no_strength(run, model):
+    outcome = run(*CAR, "--method", "off", "--alpha", "2", "--model", model, "--seed", "1")
+    assert outcome.err == "note: --alpha is not read by method off: ignored\n"
+
+
 def test_negative_scale_is_not_claimed_where_it_does_nothing(run, model):
     outcome = run(
         *CAR, *WITHOUT_WHEELS, "--negative-scale", "8", "--alpha", "1", "--model", model, "--seed", "1"

@@ -16,6 +16,7 @@ from video_frames import read_frames
 import vsf_lib.video.files as video_files
 from vsf_lib.metadata import parse_parameters, read_png, write_png
 from vsf_lib.strip import PANEL, TILE, fit
+from vsf_lib.sweep import sweepable
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and limits as POSIX has them")
@@ -190,6 +191,8 @@ def test_progress_counts_all_pictures(run, model, monkeypatch):
         (("--sweep", "alpha=1", "--out", "missing/x.mp4", "--device", "cuda:99"), "no cuda:99"),
         (("--loop",), "--loop goes with --sweep"),
         (("--fps", "4"), "--fps goes with --sweep"),
+        (("--fps", "0"), "--fps goes with --sweep"),
+        (("--sweep", "foo=1,2"), f"no setting 'foo': choose one of {', '.join(sweepable())}\n"),
         (("--out", "x.mp4"), "end the name in .png"),
     ],
 )

@@ -95,6 +95,15 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_loaded(run, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_flags_that_the_method_does_not_read_are_told(run):
+    code, _, err = run(*SMALL, "--seed", "1", "--alpha", "2")
+    assert code == 0
+    assert [line for line in err.splitlines() if "not read" in line] == [
+        "note: --alpha is not read by method off: ignored"
+    ]
+    assert "not read" not in run(*SMALL, "--seed", "1")[2]
+
+
 def test_flags_win_over_the_preset(monkeypatch):
     from argparse import ArgumentParser
 

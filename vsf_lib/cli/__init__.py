@@ -20,10 +20,10 @@ from typing import NoReturn
 from vsf_lib import __version__
 from vsf_lib.cli.console import Console, close_broken_output
 from vsf_lib.errors import SettingsError, VSFError, is_out_of_memory
+from vsf_lib.program import program
 
 __all__ = ["INTERRUPTED", "main"]
 
-PROGRAM = "python -m vsf_lib"
 FAILED = 2
 INTERRUPTED = 130
 
@@ -112,7 +112,7 @@ def _run(words: list[str]) -> int:
     command = _COMMANDS[name]
     module = importlib.import_module(command.module)
     parser = Parser(
-        prog=f"{PROGRAM} {' '.join(name)}",
+        prog=program(" ".join(name)),
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         allow_abbrev=False,
     )
@@ -132,9 +132,9 @@ def _overview(words: list[str]) -> int:
     width = max(len(" ".join(name)) for name in _COMMANDS)
     listed = "\n".join(f"  {' '.join(name):<{width}}  {item.summary}" for name, item in _COMMANDS.items())
     parser = Parser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} COMMAND ...",
-        description=f"commands:\n{listed}\n\n{PROGRAM} COMMAND --help tells more.",
+        prog=program(),
+        usage="%(prog)s COMMAND ...",
+        description=f"commands:\n{listed}\n\n{program('COMMAND --help')} tells more.",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -142,20 +142,20 @@ def _overview(words: list[str]) -> int:
     named = [word for word in words if not word.startswith("-")]
     if not named:
         if not words:
-            raise SettingsError(f"no command: choose one of {_names()} (see {PROGRAM} --help)")
+            raise SettingsError(f"no command: choose one of {_names()} (see {program('--help')})")
         return _exit_code(lambda: _nothing(parser.parse_args(words)))
     if any(word in ("-h", "--help") for word in words):
         return _exit_code(lambda: _nothing(parser.parse_args(["--help"])))
     if (known := _command_of(named)) is not None:
         option = next(word for word in words if word.startswith("-"))
-        raise SettingsError(f"options come after the command: {PROGRAM} {' '.join(known)} {option} ...")
+        raise SettingsError(f"options come after the command: {program(' '.join(known))} {option} ...")
     inside = [" ".join(name) for name in _COMMANDS if name[0] == named[0]]
     if inside and len(named) == 1:
-        raise SettingsError(f"{named[0]} needs a second word: {', '.join(inside)} (see {PROGRAM} --help)")
+        raise SettingsError(f"{named[0]} needs a second word: {', '.join(inside)} (see {program('--help')})")
     asked = " ".join(named[:2]) if inside else named[0]
     near = difflib.get_close_matches(asked, [" ".join(name) for name in _COMMANDS], n=1)
     remedy = f"did you mean {near[0]}?" if near else f"choose one of {_names()}"
-    raise SettingsError(f"there is no command {asked!r}: {remedy} (see {PROGRAM} --help)")
+    raise SettingsError(f"there is no command {asked!r}: {remedy} (see {program('--help')})")
 
 
 def _nothing(_: object) -> int:

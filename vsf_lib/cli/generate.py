@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from vsf_lib.cli.console import Progress, note, result
-from vsf_lib.cli.guidance import add_guidance, explicit
+from vsf_lib.cli.guidance import add_guidance, explicit, unread
 from vsf_lib.cli.output import PICTURES, Output, open_output
 from vsf_lib.cli.recipe import LIST, add_recipe, tell_recipes
 from vsf_lib.cli.seed import add_seed, is_random
@@ -138,6 +138,7 @@ def _written(request: Request, model: Model, output: Output, args: Namespace) ->
     request = request.fitted(flux=folder.flux)
     notes = [
         *request.notes,
+        *unread(args, request.settings),
         *other_weights(request, model, str(args.from_image)),
         *remarks(request, model, folder),
     ]

@@ -7,7 +7,8 @@ from typing import Any
 
 from vsf_lib.preset_choice import preset_names
 from vsf_lib.presets import PRESETS, kinds
-from vsf_lib.settings import SettingField, fields
+from vsf_lib.settings import SettingField, Settings, fields
+from vsf_lib.settings import field as setting
 
 
 def add_guidance(parser: ArgumentParser, what: str) -> Any:
@@ -30,6 +31,21 @@ def explicit(args: Namespace) -> dict[str, Any]:
     """The settings that were given."""
     flags = {item.name: getattr(args, item.name) for item in fields() if not item.webui}
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def unread(args: Namespace, settings: Settings) -> list[str]:
+    """A note on each flag that was given and that the method of `settings`, which came of it, does not read.
+
+    Not where there is nothing to guide: that is told already, and the method is off for that reason alone.
+    """
+    if settings.method == "off" and args.method != "off" and not settings.negative_prompt:
+        return []
+    given = [setting(name) for name in explicit(args) if name not in ("method", "negative_prompt")]
+    return [
+        f"{item.flag} is not read by method {settings.method}: ignored"
+        for item in given
+        if settings.method not in item.methods
+    ]
 
 
 def _metavar(field: SettingField) -> str:

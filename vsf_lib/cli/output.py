@@ -68,7 +68,7 @@ def open_output(
     named = folder if asked is None else asked
     try:
         try:
-            place, file = _target(named, suffixes)
+            place, file = _target(named, suffixes, folder)
             _make(place, made)
             check_writable(place)
         except (OSError, RuntimeError, ValueError) as error:
@@ -82,12 +82,20 @@ def open_output(
         raise
 
 
-def _target(asked: str, suffixes: tuple[str, ...]) -> tuple[Path, Path | None]:
-    """The folder, and the file if one was named."""
+def _target(asked: str, suffixes: tuple[str, ...], default: str) -> tuple[Path, Path | None]:
+    """The folder, and the file if one was named; `default` is always a folder."""
     if not asked.strip():
         raise OutputError("--out is empty: name a file or a folder")
     path = Path(asked).expanduser().absolute()
-    if path.is_dir() or asked.endswith(("/", "\\")):
+    folder_meant = asked == default or asked.endswith(("/", "\\"))
+    in_place = next((part for part in (path, *path.parents) if part.is_file()), None)
+    if in_place is not None and (folder_meant or in_place != path):
+        raise OutputError(
+            f"cannot write to {asked!r}: the folder {path if folder_meant else path.parent} cannot be made, "
+            f"because the file {in_place} is in its place; choose another folder with --out, or move that "
+            "file"
+        )
+    if path.is_dir() or folder_meant:
         return path, None
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it is neither a file nor a folder; choose another --out")

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from vsf_lib.cli.console import note, result
 from vsf_lib.cli.download import LORAS, MODELS, placed
-from vsf_lib.cli.guidance import add_guidance, explicit
+from vsf_lib.cli.guidance import add_guidance, explicit, unread
 from vsf_lib.cli.output import open_output
 from vsf_lib.cli.seed import add_seed, is_random
 from vsf_lib.errors import ModelError, SettingsError
@@ -137,6 +137,8 @@ def run(args: Namespace) -> int:
     with open_output(args.out, 1, tuple(f".{name}" for name in _FORMATS), FOLDER) as output:
         job = placed(job, download=args.download)
         check(job)
+        for ignored in unread(args, job.settings):
+            note(ignored)
         if is_random(args.seed, repeats=args.from_file is not None):
             note(f"seed {job.seed}")
         if args.from_file is not None and not _same_weights(args.from_file, job):

@@ -16,6 +16,7 @@ from typing import Any
 
 from vsf_lib.errors import ModelError, SettingsError
 from vsf_lib.images.single_file import FLUX, SD3, SUFFIX, SingleFile, inspect_file, read_head
+from vsf_lib.program import program
 from vsf_lib.scenes.model import FOLDER, MODELS, NAME, WAN, meant
 
 PIPELINES = {SD3: "Stable Diffusion 3 and 3.5", FLUX: "Flux.1"}
@@ -33,7 +34,7 @@ _PUBLISHED = {
     SD3: "such as stabilityai/stable-diffusion-3.5-large-turbo for that model",
     FLUX: "such as black-forest-labs/FLUX.1-schnell for schnell",
 }
-_VIDEOS = "that is a built-in model of videos, for python -m vsf_lib video. Otherwise "
+_VIDEOS = "that is a built-in model of videos, for {}. Otherwise "
 _EXAMPLE = "stabilityai/stable-diffusion-3.5-large-turbo"
 
 
@@ -123,7 +124,7 @@ def find_model(asked: str, parts: str | None = None) -> Model:
     if is_folder:
         return Model(_portable(path), inspect(path))
     if not _HUB_ID.fullmatch(asked):
-        hint = _VIDEOS if asked == WAN else meant(asked, MODELS)
+        hint = _VIDEOS.format(program("video")) if asked == WAN else meant(asked, MODELS)
         raise ModelError(
             f"there is no model {_short(asked)}: {hint}pass {', '.join(MODELS)}, a "
             f"folder in diffusers' format, or a Hugging Face id such as {_EXAMPLE}"
@@ -136,12 +137,11 @@ def _built_in(name: str) -> Model:
     if not FOLDER.is_dir():
         raise ModelError(
             f"the built-in model is not at {FOLDER}: get the whole repository again, or train it with "
-            "python -m vsf_lib scenes train"
+            f"{program('scenes train')}"
         )
     if not own.is_dir():
         raise ModelError(
-            f"the model {name} is not shipped yet: train it with python -m vsf_lib scenes train --model "
-            f"{name}"
+            f"the model {name} is not shipped yet: train it with {program('scenes train')} --model {name}"
         )
     whole = inspect(FOLDER)
     if name == NAME:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vsf_lib.errors import SettingsError
 from vsf_lib.images.asked import Asked
+from vsf_lib.program import program
 from vsf_lib.settings import field as setting
 from vsf_lib.sweep import FPS, INFOTEXT, LOOP, USUAL_FPS, Plan, Sweep
 
@@ -33,8 +34,8 @@ def plan_of(asked: Asked, extra: Mapping[str, str]) -> Plan | None:
     elif old is not None and old.name not in given and not asked.compare:
         sweep = old
     else:
-        for name in ("fps", "loop"):
-            if getattr(asked, name):
+        for name, given_too in (("fps", asked.fps is not None), ("loop", asked.loop)):
+            if given_too:
                 raise SettingsError(
                     f"--{name} goes with --sweep: add --sweep FIELD=LOW:HIGH:STEP, or drop it"
                 )
@@ -51,9 +52,7 @@ def read_film(path: Path) -> str:
 
     infotext = read_infotext(path)
     if f"{INFOTEXT}:" not in infotext:
-        raise SettingsError(
-            f"{path} is no film of a sweep: repeat a video by python -m vsf_lib video --from-file"
-        )
+        raise SettingsError(f"{path} is no film of a sweep: repeat a video by {program('video --from-file')}")
     return infotext
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from vsf_lib.errors import ModelError
+from vsf_lib.program import program
 from vsf_lib.scenes.model import FLUX_SHIFT, FOLDER, WAN_LORA, WAN_LORA_NAME
 
 
@@ -23,7 +24,7 @@ def load_pipeline(folder: Path, shared: Path = FOLDER) -> Any:
     whole = shared if flux else folder
     if not (whole / "model_index.json").is_file():
         raise ModelError(
-            f"{whole} holds no trained model: run `python -m vsf_lib scenes train`, or check it out again"
+            f"{whole} holds no trained model: run `{program('scenes train')}`, or check it out again"
         )
     disable_progress_bar()
     try:
@@ -41,7 +42,7 @@ def load_video_pipeline(folder: Path) -> Any:
     from diffusers.utils.logging import disable_progress_bar
 
     if not (folder / "model_index.json").is_file():
-        raise ModelError(f"{folder} holds no trained model: run `python -m vsf_lib scenes train --model wan`")
+        raise ModelError(f"{folder} holds no trained model: run `{program('scenes train --model wan')}`")
     disable_progress_bar()
     try:
         pipe = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError, SettingsError
+from vsf_lib.program import program
 from vsf_lib.scenes import model as scenes
 from vsf_lib.scenes.model import SIZE, WAN, WAN_LORA, WAN_STEPS, check_words
 from vsf_lib.scenes.motion import FRAMES, VERBS
@@ -47,7 +48,7 @@ def model_path(model: str) -> Path:
     if not is_there():
         raise ModelError(
             f"the built-in model {WAN} is not at {scenes.WAN_FOLDER}: get the whole repository again, train "
-            f"it with python -m vsf_lib scenes train --model {WAN}, or take a real Wan"
+            f"it with {program('scenes train')} --model {WAN}, or take a real Wan"
         )
     return scenes.WAN_FOLDER
 

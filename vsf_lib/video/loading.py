@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsf_lib.errors import ModelError, is_out_of_memory, is_unreadable
+from vsf_lib.program import program
 from vsf_lib.scenes.model import MODELS, WAN, meant
 from vsf_lib.video.builtin import model_path
 from vsf_lib.video.download.catalogue import is_id
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _ROOM = 4 * 2**30
 """Bytes beside the weights: activations of 81 frames at 480p, and the VAE's in tiles."""
-_PICTURES = "that is a built-in model of pictures, for python -m vsf_lib generate. Otherwise "
+_PICTURES = "that is a built-in model of pictures, for {}. Otherwise "
 _WEIGHTS = ("transformer", "vae", "text_encoder")
 """The parts of a pipeline that have files of weights."""
 _OFFLOADS = {
@@ -223,7 +224,7 @@ def check_model(model: str) -> str:
         return str(path)
     if not path.is_dir():
         if path.exists() or not is_id(model):
-            hint = _PICTURES if model in MODELS else meant(model, [WAN])
+            hint = _PICTURES.format(program("generate")) if model in MODELS else meant(model, [WAN])
             raise ModelError(
                 f"there is no folder {model}: {hint}give the folder of a Wan model in "
                 "diffusers' format, or the file of a transformer"

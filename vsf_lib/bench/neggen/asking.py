@@ -59,11 +59,18 @@ class Answer:
         }
 
 
+class NoReplyError(Exception):
+    """What came back is not what a model said: its text tells what it is. It is never read for an answer."""
+
+
 class Talker(Protocol):
     """A judge that reads and writes text."""
 
     def reply(self, picture: bytes, turns: Sequence[str]) -> str:
-        """What it says to a PNG and a conversation, in which every second turn is its own."""
+        """What it says to a PNG and a conversation, in which every second turn is its own.
+
+        Raises NoReplyError.
+        """
 
 
 def question(item: Item) -> str:
@@ -86,7 +93,12 @@ def ask(talker: Talker, picture: bytes, item: Item) -> Answer:
     found: list[Any] = [None] * len(_NAMES)
     replies: list[str] = []
     for _ in range(TRIES):
-        replies.append(talker.reply(shown, turns))
+        try:
+            replies.append(talker.reply(shown, turns))
+        except NoReplyError as error:
+            replies.append(str(error))
+            turns += ["", REMINDER]
+            continue
         found = [new if old is None else old for old, new in zip(found, read_reply(replies[-1]), strict=True)]
         if None not in found:
             break

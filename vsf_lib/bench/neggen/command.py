@@ -161,10 +161,12 @@ def run(args: Namespace) -> int:
         if path is not None:
             write_json(path, found)
     from vsf_lib.bench.neggen.table import table
+    from vsf_lib.bench.neggen.unread import check_read
 
     for line in table(found).split("\n"):
         result(line)
     result(f"results: {store.folder / RESULTS}, pictures beside it")
+    check_read(found)  # last, because what was drawn and said is of use all the same
     return 0
 
 

@@ -24,6 +24,7 @@ from vsf_lib.bench.neggen.keys import digest
 from vsf_lib.bench.neggen.prompts import Item
 from vsf_lib.bench.neggen.scores import summary
 from vsf_lib.bench.neggen.store import Store
+from vsf_lib.bench.neggen.unread import example
 from vsf_lib.cli.console import Progress, note
 from vsf_lib.images.request import Request
 
@@ -188,9 +189,10 @@ class Course:
     def _results(self, questions: Sequence[_Question]) -> dict[str, Any]:
         plan = self._plan
         values = np.full((len(plan.methods), len(plan.items), len(plan.seeds), len(QUESTIONS)), np.nan)
-        pictures = []
+        pictures, answers = [], []
         for cell, question in zip(self._cells, questions, strict=True):
             answer = self._store.answer(question.key)
+            answers.append(answer)
             told = (None,) * len(QUESTIONS) if answer is None else answer.values
             values[cell.method, cell.item, cell.seed] = [np.nan if x is None else x for x in told]
             pictures.append(
@@ -203,7 +205,11 @@ class Course:
                     **dict(zip(QUESTIONS, told, strict=True)),
                 }
             )
-        return {**summary([method.name for method in plan.methods], values), "pictures": pictures}
+        return {
+            **summary([method.name for method in plan.methods], values),
+            "pictures": pictures,
+            "unread_reply": example(answers),
+        }
 
 
 def _by_unit(cells: Iterator[tuple[int, int, str]]) -> list[list[str]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from email.message import Message
 from typing import Any
 
+from vsf_lib.bench.neggen.asking import NoReplyError
 from vsf_lib.errors import ModelError
 
 ATTEMPTS = 6
@@ -42,6 +43,8 @@ _SCHEMA = {
 _REFUSED_AS = {"temperature": ("temperature",), "response_format": ("response_format", "json_schema")}
 _LONGEST_REPLY = 4_000_000
 """Bytes."""
+_LONGEST_SHOWN = 120
+"""Signs of what came instead of one."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -72,7 +75,7 @@ class Endpoint:
         self._options: dict[str, Any] = {"temperature": 0, "response_format": _SCHEMA}
 
     def reply(self, picture: bytes, turns: Sequence[str]) -> str:
-        """What the model says; raises ModelError once trying again is of no use."""
+        """What the model says; raises ModelError once trying again is of no use, and NoReplyError."""
         trouble = ""
         for attempt in range(ATTEMPTS):
             options = dict(self._options)
@@ -124,11 +127,13 @@ class Endpoint:
         return request
 
     def _text(self, body: bytes) -> str:
-        """The reply in an answer; one that is none at all reads as an empty one."""
+        """The reply in an answer; raises NoReplyError where there is none, as in a web page."""
         try:
             text = json.loads(body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            return ""
+            came = " ".join(self._without_key(body.decode("utf-8", "replace")).split())
+            came = f"{came[:_LONGEST_SHOWN]}..." if len(came) > _LONGEST_SHOWN else came
+            raise NoReplyError(f"(no reply of a model, but {came or 'nothing'})") from None
         if isinstance(text, list):  # some give it in parts
             text = "".join(part.get("text", "") for part in text if isinstance(part, dict))
         return self._without_key(text) if isinstance(text, str) else ""

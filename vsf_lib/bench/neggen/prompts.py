@@ -14,6 +14,7 @@ from pathlib import Path
 from vsf_lib.bench.pairs import Pair, make_pairs
 from vsf_lib.errors import SettingsError
 from vsf_lib.files import reason
+from vsf_lib.scenes.world import PUNCTUATION
 
 OWN, SCENES = "own", "scenes"
 """The lists that have a name instead of a file."""
@@ -21,6 +22,8 @@ _FILE = Path(__file__).parent / "prompts.json"
 _SCENES_COUNT = 30
 _BARE = ("wheels", "windows", "glasses", "apples", "leaves", "legs", "ears", "arms")
 """Parts of the little world that take no article, and "are"."""
+
+_SILENT = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,12 @@ def load_items(asked: str) -> list[Item]:
 
 def pair_of(item: Item) -> Pair | None:
     """The pair of the little world that an item asks for, or None."""
-    return _pairs().get((item.prompt, item.missing_element))
+    return _pairs().get((_as_read(item.prompt), _as_read(item.missing_element)))
+
+
+def _as_read(text: str) -> str:
+    """The words as the small models read them, to whom capitals and the signs of a sentence say nothing."""
+    return " ".join(text.lower().translate(_SILENT).split())
 
 
 def _item(line: object, where: str) -> Item:

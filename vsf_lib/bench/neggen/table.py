@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vsf_lib.bench.neggen.asking import QUESTIONS
+from vsf_lib.bench.neggen.unread import advice
 from vsf_lib.bench.results import shown
 
 _WIDTH = 19
@@ -27,6 +28,8 @@ def table(result: dict[str, Any]) -> str:
         unread = [f"{count} of {question}" for question, count in row["unread"].items() if count]
         if unread:
             text.append(f"{name}: the judge's answer could not be read for {', '.join(unread)} (left out)")
+    if result.get("unread_reply") is not None:
+        text.append(advice(result))
     text += ["", *_agreement(result.get("labels"))]
     text.append(
         f"{result['model']}: {result['pairs']} prompts x {result['seeds']} seeds, {result['steps']} steps; "

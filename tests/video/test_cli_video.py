@@ -75,7 +75,7 @@ def test_a_video_and_the_same_once_more(run, tmp_path):
         (["--model", ""], "the model has no name: give wan, a folder"),
         (["--model", "scenes"], "that is a built-in model of pictures, for python -m vsf_lib generate"),
         (["--offload", "x"], "--offload is 'x', but must be one of auto, none, model, group"),
-        (["--lora", "x.ckpt"], "x.ckpt is no .safetensors file"),
+        (["--lora", "x.ckpt"], "there is no LoRA x.ckpt: give the name of a .safetensors file"),
         (
             ["--compare", "--method", "vsf"],
             "needs a negative prompt: say what the video must not show",

@@ -132,6 +132,13 @@ def test_an_emptied_number_of_another_method_is_none_of_this_one(desk):
     assert desk.job({**FORM, "model": "klein", "nag_tau": None}).settings.alpha == FORM["alpha"]
 
 
+def test_a_file_of_another_kind_is_refused_as_a_model_before_anything_waits(desk, tmp_path):
+    (tmp_path / "passwd").write_text("x", "utf-8")
+    with pytest.raises(ModelError, match=r"passwd is no .safetensors or .gguf file"):
+        desk.add({**FORM, "model": str(tmp_path / "passwd")})
+    assert desk.queue.entries() == []
+
+
 def test_outputs_that_cannot_be_written_to_are_told_before_anything_waits(desk, places):
     places.outputs.write_text("a file in the way", "utf-8")
     with pytest.raises(OutputError, match=r"nothing is made, .* in .*videos: File exists"):

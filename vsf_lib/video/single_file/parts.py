@@ -32,8 +32,8 @@ def look(job: VideoJob) -> Files:
     alone = is_file(job.model)
     if alone and Path(job.model).suffix.lower() not in (SAFETENSORS, GGUF):
         raise ModelError(
-            f"{Path(job.model).name} is no model: give a folder in diffusers' format, or a transformer's "
-            f"{SAFETENSORS} or {GGUF} file"
+            f"{Path(job.model).name} is no {SAFETENSORS} or {GGUF} file: other formats can run code, so none "
+            "is read; give a folder in diffusers' format, or a transformer's file"
         )
     if alone and not (job.vae and job.text_encoder):
         wanted = [
